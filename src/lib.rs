@@ -1,0 +1,29 @@
+//! Steward: the workflow operating system for a business of one.
+//!
+//! The modules, in the order data flows:
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`domain`] | the rules, pure: runs, steps, policy, labels, money; no clock, no I/O |
+//! | [`config`] | a workspace's files: load, validate, explain |
+//! | [`store`] | all SQL: journal, runs, effects, reviews, memory; the embedded PostgreSQL |
+//! | [`triggers`] | what opens a run: email, webhook, files |
+//! | [`models`] | what answers a prompt: gateways, the encoder, canned outputs |
+//! | [`memory`] | documents in, citations out |
+//! | [`connectors`] | the code that carries effects out |
+//! | [`orchestrator`] | the actors: admission, runs, agents, actions, the journal's group commit |
+//! | [`reviews`] | questions to the owner and their one decision |
+//! | [`api`] | HTTP; `api/router.rs` is the table of the product |
+//! | [`cli`] | the command line, one file per command |
+//! | [`app`] | the composition root: ordered start, reverse-ordered stop |
+//!
+//! The rule above all: losing every actor loses no fact. Mailboxes carry hints,
+//! PostgreSQL carries truth.
+
+pub mod config;
+pub mod connectors;
+pub mod domain;
+pub mod memory;
+pub mod models;
+pub mod store;
+pub mod triggers;
