@@ -1,1 +1,26 @@
-//! domain
+//! The rules of Steward, pure: no clock, no I/O, no actors. Time and randomness are arguments,
+//! so every rule can be tested, replayed and trusted on its own.
+//!
+//! Read in this order:
+//! - [`run`]: what a run is, as a fold over its journal, and [`step`], the state machine of one step;
+//! - [`plan`]: what happens next, given a run and what has just been learnt;
+//! - [`event`]: the journal's events, the only way a run changes;
+//! - [`workflow`]: what the owner wrote, resolved and immutable; [`template`] fills it with values;
+//! - [`action`], [`policy`], [`label`]: what a step proposes, whether it may, and where its values came from;
+//! - [`ids`], [`digest`], [`money`], [`duration`], [`retry`], [`breaker`]: small, shared, exact.
+
+pub mod action;
+pub mod breaker;
+pub mod digest;
+pub mod duration;
+pub mod event;
+pub mod ids;
+pub mod label;
+pub mod money;
+pub mod plan;
+pub mod policy;
+pub mod retry;
+pub mod run;
+pub mod step;
+pub mod template;
+pub mod workflow;

@@ -1,1 +1,1 @@
-//! models
+//! What answers a prompt.

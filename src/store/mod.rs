@@ -1,1 +1,72 @@
-//! store
+//! All SQL of Steward, one file per aggregate; nothing outside this module writes a statement.
+//!
+//! - [`Store`] is the pool and the way in; [`error`] turns constraint names into typed errors;
+//! - [`migrate`] brings the schema up to date and refuses a newer one.
+
+pub mod error;
+pub mod migrate;
+
+use std::time::Duration;
+
+use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts};
+use tokio_postgres::{Config, NoTls};
+
+pub use error::StoreError;
+
+/// Connections for everything but the journal's hot path, which has its own: handlers, claims, memory.
+const POOL_SIZE: usize = 12;
+
+/// How long a caller waits for a free connection or a new one before it hears that the database is not there.
+const POOL_WAIT: Duration = Duration::from_secs(10);
+
+/// The way into the database.
+#[derive(Clone)]
+pub struct Store {
+    pool: Pool,
+    config: Config,
+}
+
+impl Store {
+    /// A store over the database that `config` names. Connects lazily.
+    ///
+    /// # Errors
+    /// When the pool cannot be built.
+    pub fn new(config: Config) -> Result<Self, StoreError> {
+        let manager = Manager::from_config(
+            config.clone(),
+            NoTls,
+            ManagerConfig { recycling_method: RecyclingMethod::Fast },
+        );
+        let timeouts = Timeouts { wait: Some(POOL_WAIT), create: Some(POOL_WAIT), recycle: Some(POOL_WAIT) };
+        let pool = Pool::builder(manager)
+            .max_size(POOL_SIZE)
+            .timeouts(timeouts)
+            .runtime(Runtime::Tokio1)
+            .build()
+            .map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        Ok(Self { pool, config })
+    }
+
+    /// How to make a connection of one's own.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// A connection from the pool.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when the database cannot be reached.
+    pub(crate) async fn client(&self) -> Result<Object, StoreError> {
+        self.pool.get().await.map_err(|error| StoreError::Unavailable(error.to_string()))
+    }
+
+    /// Whether the database answers.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        self.client().await?.simple_query("select 1").await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,131 @@
+//! Every id is a type of its own: swapping two of them must not compile.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::domain::digest::Digest;
+
+macro_rules! uuid_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub Uuid);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({})"), self.0)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = uuid::Error;
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                text.parse().map(Self)
+            }
+        }
+    };
+}
+
+uuid_id!(
+    /// One execution of one version. A UUIDv7: it carries the time, so journal partitions can follow it.
+    RunId
+);
+uuid_id!(
+    /// One proposed or carried-out action.
+    EffectId
+);
+uuid_id!(
+    /// One question to the owner.
+    ReviewId
+);
+uuid_id!(
+    /// One start of the process.
+    NodeId
+);
+uuid_id!(
+    /// One version of one document in memory.
+    DocumentId
+);
+
+impl EffectId {
+    /// The effect that `step`'s `attempt` of `run` proposes. Derived, not drawn: planning the same
+    /// transition again names the same effect.
+    #[must_use]
+    pub fn derive(run: RunId, step: &StepId, attempt: u32) -> Self {
+        Self(derived("effect", run, step, attempt))
+    }
+}
+
+impl ReviewId {
+    /// The `nth` review that `run` opens for `step`; derived like [`EffectId::derive`].
+    #[must_use]
+    pub fn derive(run: RunId, step: &StepId, nth: u32) -> Self {
+        Self(derived("review", run, step, nth))
+    }
+}
+
+fn derived(what: &str, run: RunId, step: &StepId, nth: u32) -> Uuid {
+    let digest =
+        Digest::of_parts(&[what.as_bytes(), run.0.as_bytes(), step.0.as_bytes(), &nth.to_be_bytes()]);
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&digest.0[..16]);
+    Uuid::new_v8(bytes)
+}
+
+macro_rules! name_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub String);
+
+        impl $name {
+            /// The name as text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:?}", self.0)
+            }
+        }
+
+        impl From<&str> for $name {
+            fn from(text: &str) -> Self {
+                Self(text.to_owned())
+            }
+        }
+    };
+}
+
+name_id!(
+    /// The name of a workflow, unique in the workspace.
+    WorkflowName
+);
+name_id!(
+    /// The name of an agent, unique in the workspace.
+    AgentName
+);
+name_id!(
+    /// The name of a step, unique in its workflow.
+    StepId
+);

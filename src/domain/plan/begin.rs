@@ -1,0 +1,369 @@
+//! Beginning a step: is it needed, what is it given, what does it propose, what does policy say.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value, json};
+
+use crate::domain::action::{self, Action, Labels, Reach};
+use crate::domain::digest::Digest;
+use crate::domain::duration::Span;
+use crate::domain::event::{Artifact, Ask, ErrorKind, Event, Proposal, Question, StepError};
+use crate::domain::ids::{EffectId, ReviewId, StepId};
+use crate::domain::label::Label;
+use crate::domain::plan::{EffectKey, IN_DOUBT_CHOICES, Planner, Task};
+use crate::domain::policy::{Case, Ruling};
+use crate::domain::run::IllegalEvent;
+use crate::domain::step::StepStatus;
+use crate::domain::template::{self, Scope, TemplateError, lookup};
+use crate::domain::workflow::{ActionStep, AgentStep, ReviewSpec, ReviewStep, Step, StepKind};
+
+/// How long to wait before looking again at an effect of another run that holds the same key:
+/// it is often a review that the owner has yet to decide.
+const KEY_TAKEN_PAUSE: Span = Span::secs(30);
+
+/// The most artifacts shown with a review: what a person takes in at a glance.
+const MAX_ARTIFACTS: usize = 5;
+
+impl Planner<'_, '_> {
+    /// Begins a step whose turn it is, or skips it.
+    pub(super) fn begin(&mut self, step: &Step) -> Result<(), IllegalEvent> {
+        match self.not_needed(step) {
+            Ok(Some(reason)) => self.system(Event::StepSkipped { step: step.id.clone(), reason }),
+            Ok(None) => match &step.kind {
+                StepKind::Action(action) if reach(action) == Reach::Pure => {
+                    self.tasks.push(Task::Instant(step.id.clone()));
+                    Ok(())
+                }
+                StepKind::Agent(_) | StepKind::Action(_) | StepKind::Review(_) => self.begin_attempt(step),
+            },
+            Err(error) => self.fail(step, ErrorKind::Invalid, error.to_string()),
+        }
+    }
+
+    /// A step is not needed when its condition is false, or when it reads from a step that was skipped.
+    fn not_needed(&self, step: &Step) -> Result<Option<String>, TemplateError> {
+        let mut named = BTreeSet::new();
+        if let Some(condition) = &step.when {
+            template::expression_paths(condition, &mut named)?;
+        }
+        for text in step.templates() {
+            template::paths(text, &mut named)?;
+        }
+        for path in &named {
+            let Some(source) = template::step_of(path).map(StepId::from) else { continue };
+            if matches!(self.run.status(&source), StepStatus::Skipped { .. }) {
+                return Ok(Some(format!("it builds on `{source}`, which was skipped")));
+            }
+        }
+        match &step.when {
+            Some(condition) if !self.scope().holds(condition)? => {
+                Ok(Some(format!("not the case: {condition}")))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Begins the next attempt of a step.
+    pub(super) fn begin_attempt(&mut self, step: &Step) -> Result<(), IllegalEvent> {
+        let attempt = self.run.record(&step.id).attempt + 1;
+        self.system(Event::StepStarted { step: step.id.clone(), attempt })?;
+        let begun = match &step.kind {
+            StepKind::Agent(agent) => self.begin_agent(step, agent),
+            StepKind::Action(action) => self.begin_action(step, action),
+            StepKind::Review(review) => self.begin_review(step, review),
+        };
+        match begun {
+            Ok(done) => done,
+            Err(error) => self.fail(step, ErrorKind::Invalid, error.to_string()),
+        }
+    }
+
+    fn begin_agent(&mut self, step: &Step, agent: &AgentStep) -> Begun {
+        let scope = self.scope();
+        let (with, label) = (scope.fill(&agent.with)?, scope.label(&agent.with)?);
+        drop(scope);
+        self.tasks.push(Task::Agent { step: step.id.clone(), with, label });
+        Ok(Ok(()))
+    }
+
+    fn begin_action(&mut self, step: &Step, wanted: &ActionStep) -> Begun {
+        let action = Action { action: wanted.action.clone(), params: self.scope().fill(&wanted.with)? };
+        let labels = self.labels(&wanted.with)?;
+        if reach(wanted) == Reach::Read {
+            let label = Label::join_all(labels.values().copied());
+            self.tasks.push(Task::Read { step: step.id.clone(), action, label });
+            return Ok(Ok(()));
+        }
+        let key = match &wanted.dedupe {
+            Some(template) => self.scope().text(template)?,
+            None => format!("{}/{}", self.run.id, step.id),
+        };
+        Ok(self.propose(step, wanted, action, labels, key))
+    }
+
+    fn propose(
+        &mut self,
+        step: &Step,
+        wanted: &ActionStep,
+        action: Action,
+        labels: Labels,
+        key: String,
+    ) -> Result<(), IllegalEvent> {
+        let Some(spec) = action::spec(&action.action) else {
+            return self.fail(step, ErrorKind::Invalid, format!("there is no action `{}`", action.action));
+        };
+        let taken = EffectKey { action: action.action.clone(), key };
+        if let Some(existing) = self.env.taken.get(&taken).cloned() {
+            return self.reuse(step, &existing);
+        }
+        let decision = self.env.policy.judge(&Case {
+            action: &action,
+            spec,
+            labels: &labels,
+            confidence: self.confidence(&wanted.with),
+            stage: self.env.stage,
+            workflow: self.run.opened.workflow.as_str(),
+            review_asked: wanted.review.is_some(),
+        });
+        let attempt = self.run.record(&step.id).attempt;
+        let proposal = Proposal {
+            step: step.id.clone(),
+            attempt,
+            effect: EffectId::derive(self.run.id, &step.id, attempt),
+            digest: action.digest(),
+            action,
+            labels,
+            key: taken.key,
+            decision,
+        };
+        let label = Label::join_all(proposal.labels.values().copied());
+        self.emit("system", label, Event::EffectProposed(proposal.clone()))?;
+        match proposal.decision.ruling {
+            Ruling::Allow => self.start(Box::new(proposal)),
+            Ruling::Review => self.ask_for_approval(step, wanted, &proposal),
+            Ruling::Deny => {
+                let reasons = proposal.decision.reasons.join("; ");
+                self.fail(
+                    step,
+                    ErrorKind::Denied,
+                    format!("policy denies `{}`: {reasons}", proposal.action.action),
+                )
+            }
+        }
+    }
+
+    /// The same key again: the first result counts, or is waited for.
+    fn reuse(&mut self, step: &Step, existing: &super::Existing) -> Result<(), IllegalEvent> {
+        let Some(response) = &existing.response else {
+            let message = format!("run {} is still busy with an effect of the same key", existing.run);
+            let error = StepError::new(ErrorKind::Conflict, message);
+            return self.back_off(step, error, KEY_TAKEN_PAUSE.after(self.env.now));
+        };
+        self.system(Event::EffectReused {
+            step: step.id.clone(),
+            effect: existing.effect,
+            of_run: existing.run,
+            response: response.clone(),
+        })?;
+        self.succeed(step, response.clone(), Label::Untrusted)
+    }
+
+    /// From the moment this is durable the effect may have happened.
+    pub(super) fn start(&mut self, proposal: Box<Proposal>) -> Result<(), IllegalEvent> {
+        self.system(Event::EffectStarted {
+            step: proposal.step.clone(),
+            effect: proposal.effect,
+            digest: proposal.digest,
+            action: proposal.action.clone(),
+            again: false,
+        })?;
+        self.tasks.push(Task::Perform(proposal));
+        Ok(())
+    }
+
+    fn ask_for_approval(
+        &mut self,
+        step: &Step,
+        wanted: &ActionStep,
+        proposal: &Proposal,
+    ) -> Result<(), IllegalEvent> {
+        let shows = wanted.review.clone().unwrap_or_default();
+        let question = Question {
+            step: step.id.clone(),
+            review: self.next_review(&step.id),
+            ask: Ask::Approval,
+            title: format!("{} · {}", self.run.opened.title, step.title()),
+            reasons: proposal.decision.reasons.clone(),
+            artifacts: self.artifacts(&shows),
+            digest: proposal.digest,
+            action: Some(proposal.action.clone()),
+            form: None,
+            due_at: shows.due.map(|due| due.after(self.env.now)),
+        };
+        self.open(question)
+    }
+
+    /// The owner is the last model of every chain: the form is the output schema.
+    pub(super) fn ask_for_answer(&mut self, step: &Step, reasons: &[String]) -> Result<(), IllegalEvent> {
+        let StepKind::Agent(wanted) = &step.kind else { return Ok(()) };
+        let Some(agent) = self.env.version.agents.get(&wanted.agent) else {
+            return self.fail(step, ErrorKind::Invalid, format!("there is no agent `{}`", wanted.agent));
+        };
+        let scope = self.scope();
+        let (with, label) = match (scope.fill(&wanted.with), scope.label(&wanted.with)) {
+            (Ok(with), Ok(label)) => (with, label),
+            (Err(error), _) | (_, Err(error)) => {
+                drop(scope);
+                return self.fail(step, ErrorKind::Invalid, error.to_string());
+            }
+        };
+        drop(scope);
+        let title = format!("{} · {}", self.run.opened.title, step.title());
+        let mut all = vec![format!("no model of the tier `{}` could answer", agent.tier)];
+        all.extend_from_slice(reasons);
+        let artifacts = match &with {
+            Value::Object(map) => map.iter().take(MAX_ARTIFACTS).map(|(name, value)| Artifact {
+                title: name.clone(),
+                label,
+                value: value.clone(),
+            }),
+            _ => return self.fail(step, ErrorKind::Invalid, "an agent is given an object"),
+        };
+        let question = Question {
+            step: step.id.clone(),
+            review: self.next_review(&step.id),
+            ask: Ask::Answer,
+            digest: Digest::of_json(&json!({"agent": agent.agent, "with": with})),
+            title,
+            reasons: all,
+            artifacts: artifacts.collect(),
+            action: None,
+            form: Some(agent.output.clone()),
+            due_at: None,
+        };
+        self.open(question)
+    }
+
+    fn begin_review(&mut self, step: &Step, wanted: &ReviewStep) -> Begun {
+        let title = self.scope().text(&wanted.ask)?;
+        let artifacts = self.artifacts(&wanted.shows);
+        let question = Question {
+            step: step.id.clone(),
+            review: self.next_review(&step.id),
+            ask: Ask::Question,
+            digest: Digest::of_json(&json!({"ask": title, "form": wanted.form})),
+            title,
+            reasons: vec!["the workflow asks".into()],
+            artifacts,
+            action: None,
+            form: wanted.form.clone(),
+            due_at: wanted.shows.due.map(|due| due.after(self.env.now)),
+        };
+        Ok(self.open(question))
+    }
+
+    /// Nobody can tell whether the effect happened: only the owner can.
+    pub(super) fn doubt(
+        &mut self,
+        id: &StepId,
+        proposal: &Proposal,
+        evidence: &str,
+    ) -> Result<(), IllegalEvent> {
+        self.system(Event::EffectUnknown {
+            step: id.clone(),
+            effect: proposal.effect,
+            evidence: evidence.to_owned(),
+        })?;
+        let question = Question {
+            step: id.clone(),
+            review: self.next_review(id),
+            ask: Ask::InDoubt,
+            title: format!("{} · did `{}` happen?", self.run.opened.title, proposal.action.action),
+            reasons: vec![
+                evidence.to_owned(),
+                "`happened`: go on as if it succeeded; `again`: do it (perhaps a second time); `give_up`: stop".into(),
+            ],
+            artifacts: Vec::new(),
+            digest: proposal.digest,
+            action: Some(proposal.action.clone()),
+            form: Some(json!({"type": "string", "enum": IN_DOUBT_CHOICES})),
+            due_at: None,
+        };
+        self.open(question)
+    }
+
+    fn open(&mut self, question: Question) -> Result<(), IllegalEvent> {
+        let label = Label::join_all(question.artifacts.iter().map(|artifact| artifact.label));
+        self.emit("system", label, Event::ReviewOpened(question))
+    }
+
+    fn next_review(&self, step: &StepId) -> ReviewId {
+        ReviewId::derive(self.run.id, step, self.run.record(step).reviews + 1)
+    }
+
+    /// What a workflow names, or else what came in.
+    fn artifacts(&self, shows: &ReviewSpec) -> Vec<Artifact> {
+        let context = self.run.context(self.env.workspace);
+        let default = ["input.from", "input.subject", "input.body"].map(str::to_owned);
+        let paths = if shows.artifacts.is_empty() { &default[..] } else { &shows.artifacts[..] };
+        let artifact = |path: &String| {
+            let value = lookup(&context, path)?.clone();
+            Some(Artifact { title: path.clone(), label: self.run.label_of(path), value })
+        };
+        paths.iter().filter_map(artifact).take(MAX_ARTIFACTS).collect()
+    }
+
+    fn labels(&self, with: &Value) -> Result<Labels, TemplateError> {
+        let scope = self.scope();
+        let empty = Map::new();
+        let params = with.as_object().unwrap_or(&empty);
+        params.iter().map(|(name, template)| Ok((name.clone(), scope.label(template)?))).collect()
+    }
+
+    /// The lowest confidence among the steps that `with` builds on.
+    fn confidence(&self, with: &Value) -> Option<f64> {
+        let mut named = BTreeSet::new();
+        template::paths(with, &mut named).ok()?;
+        let confidences =
+            named.iter().filter_map(|path| match self.run.status(&StepId::from(template::step_of(path)?)) {
+                StepStatus::Succeeded { confidence, .. } => *confidence,
+                _ => None,
+            });
+        confidences.reduce(f64::min)
+    }
+
+    pub(super) fn response_label(&self, proposal: &Proposal) -> Label {
+        action::spec(&proposal.action.action).map_or(Label::Untrusted, |spec| spec.answers)
+    }
+
+    fn scope(&self) -> Scope<'_> {
+        let context = self.run.context(self.env.workspace);
+        Scope::new(&context, |path| self.run.label_of(path))
+    }
+
+    /// A pure step's output is its value.
+    pub(super) fn instant(&mut self, id: &StepId) -> Result<(), IllegalEvent> {
+        let Some(step) = self.env.version.step(id) else { return Ok(()) };
+        let (StepKind::Action(wanted), StepStatus::Pending) = (&step.kind, self.run.status(id)) else {
+            return Ok(());
+        };
+        let filled = {
+            let scope = self.scope();
+            scope.fill(&wanted.with).and_then(|filled| Ok((filled, scope.label(&wanted.with)?)))
+        };
+        match filled {
+            Ok((filled, label)) => {
+                let value = filled.get("value").cloned().unwrap_or_default();
+                self.succeed(step, value, label)
+            }
+            Err(error) => self.fail(step, ErrorKind::Invalid, error.to_string()),
+        }
+    }
+}
+
+/// A step begun, or the template that could not be filled in.
+type Begun = Result<Result<(), IllegalEvent>, TemplateError>;
+
+fn reach(wanted: &ActionStep) -> Reach {
+    action::spec(&wanted.action).map_or(Reach::External, |spec| spec.reach)
+}

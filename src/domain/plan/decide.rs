@@ -1,0 +1,165 @@
+//! Acting on the owner's verdicts.
+
+use serde_json::{Value, json};
+
+use crate::domain::action::{self, Action};
+use crate::domain::event::{Ask, ErrorKind, Event, Proposal, Verdict};
+use crate::domain::ids::ReviewId;
+use crate::domain::label::Label;
+use crate::domain::plan::Planner;
+use crate::domain::policy::{Case, Decision, Policy, Ruling};
+use crate::domain::run::IllegalEvent;
+use crate::domain::step::StepStatus;
+use crate::domain::workflow::{Stage, Step};
+
+impl Planner<'_, '_> {
+    /// Takes note of a decision; a review that no longer waits takes none.
+    pub(super) fn decided(
+        &mut self,
+        review: ReviewId,
+        verdict: &Verdict,
+        by: &str,
+    ) -> Result<(), IllegalEvent> {
+        let waiting = self.run.steps.iter().find_map(|(id, record)| match record.status {
+            StepStatus::Asking { review: open, .. } if open == review => Some(id.clone()),
+            _ => None,
+        });
+        let Some(step) = waiting else { return Ok(()) };
+        let event = Event::ReviewDecided { step, review, verdict: verdict.clone(), by: by.to_owned() };
+        self.emit("owner", Label::Owner, event)
+    }
+
+    /// Does what was decided.
+    pub(super) fn act_on(&mut self, step: &Step) -> Result<(), IllegalEvent> {
+        let StepStatus::Decided { ask, verdict, proposal } = self.run.status(&step.id).clone() else {
+            return Ok(());
+        };
+        match (ask, verdict, proposal) {
+            (_, Verdict::Expired, _) => {
+                self.fail(step, ErrorKind::Expired, "nobody decided in time, and a time-out never means yes")
+            }
+            (Ask::Approval, Verdict::Approved, Some(proposal)) => self.start(proposal),
+            (Ask::Approval, Verdict::Edited { params }, Some(proposal)) => {
+                self.start_edited(step, *proposal, params)
+            }
+            (Ask::Question, Verdict::Rejected { reason }, _) => {
+                self.answer(step, json!({"decision": "rejected", "reason": reason}))
+            }
+            (Ask::Question, Verdict::Approved, _) => self.answer(step, json!({"decision": "approved"})),
+            (Ask::Question, Verdict::Answered { answer }, _) => {
+                self.answer(step, json!({"decision": "answered", "answer": answer}))
+            }
+            (Ask::Answer, Verdict::Answered { answer }, _) => self.answer(step, answer),
+            (Ask::InDoubt, Verdict::Answered { answer }, Some(proposal)) => {
+                self.resolve_doubt(step, proposal, answer.as_str())
+            }
+            (_, Verdict::Rejected { reason }, _) => self.decline(step, &reason),
+            (ask, verdict, _) => {
+                let message =
+                    format!("`{}` is no answer to a review of kind {}", verdict.status(), ask.as_str());
+                self.fail(step, ErrorKind::Invalid, message)
+            }
+        }
+    }
+
+    fn answer(&mut self, step: &Step, output: Value) -> Result<(), IllegalEvent> {
+        let event = Event::StepSucceeded {
+            step: step.id.clone(),
+            attempt: self.run.record(&step.id).attempt,
+            output,
+            label: Label::Owner,
+            confidence: Some(1.0),
+        };
+        self.emit("owner", Label::Owner, event)
+    }
+
+    fn decline(&mut self, step: &Step, reason: &str) -> Result<(), IllegalEvent> {
+        let reason = if reason.is_empty() { "the owner said no" } else { reason };
+        let event = Event::StepDeclined { step: step.id.clone(), reason: reason.to_owned() };
+        self.emit("owner", Label::Owner, event)
+    }
+
+    /// An edit is a new digest and passes policy again: the owner's word stands in for a review, never for a denial.
+    fn start_edited(
+        &mut self,
+        step: &Step,
+        mut proposal: Proposal,
+        params: Value,
+    ) -> Result<(), IllegalEvent> {
+        let workflow = self.run.opened.workflow.as_str();
+        let (edited, decision) = judge_edit(self.env.policy, &proposal, params, self.env.stage, workflow);
+        if decision.ruling == Ruling::Deny {
+            return self.fail(step, ErrorKind::Denied, decision.reasons.join("; "));
+        }
+        proposal.digest = edited.digest();
+        proposal.action = edited;
+        self.start(Box::new(proposal))
+    }
+
+    fn resolve_doubt(
+        &mut self,
+        step: &Step,
+        proposal: Box<Proposal>,
+        choice: Option<&str>,
+    ) -> Result<(), IllegalEvent> {
+        match choice {
+            Some("happened") => {
+                let response = json!({"confirmed_by": "owner"});
+                let event = Event::EffectSucceeded {
+                    step: step.id.clone(),
+                    effect: proposal.effect,
+                    response: response.clone(),
+                };
+                self.emit("owner", Label::Owner, event)?;
+                self.succeed(step, response, Label::Owner)
+            }
+            Some("again") => {
+                self.emit(
+                    "owner",
+                    Label::Owner,
+                    Event::EffectStarted {
+                        step: step.id.clone(),
+                        effect: proposal.effect,
+                        digest: proposal.digest,
+                        action: proposal.action.clone(),
+                        again: true,
+                    },
+                )?;
+                self.tasks.push(super::Task::Perform(proposal));
+                Ok(())
+            }
+            _ => self.decline(step, "given up: it may or may not have happened"),
+        }
+    }
+}
+
+/// An action with the owner's edits, and what policy says of it. Parameters that the owner changed
+/// are the owner's word; the others keep their label.
+#[must_use]
+pub fn judge_edit(
+    policy: &Policy,
+    proposal: &Proposal,
+    params: Value,
+    stage: Stage,
+    workflow: &str,
+) -> (Action, Decision) {
+    let mut labels = proposal.labels.clone();
+    labels.retain(|name, _| params.get(name) == proposal.action.params.get(name));
+    let edited = Action { action: proposal.action.action.clone(), params };
+    let decision = match action::spec(&edited.action) {
+        Some(spec) => policy.judge(&Case {
+            action: &edited,
+            spec,
+            labels: &labels,
+            confidence: None,
+            stage,
+            workflow,
+            review_asked: false,
+        }),
+        None => Decision {
+            ruling: Ruling::Deny,
+            reasons: vec![format!("there is no action `{}`", edited.action)],
+        },
+    };
+    (edited, decision)
+}

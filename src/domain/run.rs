@@ -1,0 +1,228 @@
+//! A run is the fold of its journal. The same [`Run::apply`] serves live and in recovery:
+//! there is no second code path that could disagree.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use crate::domain::event::{Event, Opened, Outcome};
+use crate::domain::ids::{RunId, StepId};
+use crate::domain::label::Label;
+use crate::domain::step::StepStatus;
+use crate::domain::template::step_of;
+
+/// One execution of one version, as far as its journal tells.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Run {
+    /// Which run.
+    pub id: RunId,
+    /// What its trigger brought, and the version it is pinned to.
+    pub opened: Opened,
+    /// When it was opened.
+    pub opened_at: Timestamp,
+    /// The number of the last event applied; the first is 1.
+    pub seq: i64,
+    /// Every step that has begun.
+    pub steps: BTreeMap<StepId, StepRecord>,
+    /// Who asked for it to stop, if somebody did.
+    pub cancelling: Option<String>,
+    /// How it ended and why, once it has.
+    pub finished: Option<(Outcome, String)>,
+}
+
+/// What is known of one step.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct StepRecord {
+    /// Where it stands.
+    #[serde(flatten)]
+    pub status: StepStatus,
+    /// The attempt under way or the last one; 0 before the first.
+    pub attempt: u32,
+    /// How many attempts failed.
+    pub failures: u32,
+    /// How many reviews it opened.
+    pub reviews: u32,
+    /// What its model calls cost, millionths of the currency.
+    pub cost_micros: i64,
+}
+
+impl StepRecord {
+    const NEW: Self =
+        Self { status: StepStatus::Pending, attempt: 0, failures: 0, reviews: 0, cost_micros: 0 };
+}
+
+/// An event that cannot follow what came before it: a fault in Steward or in the journal.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("event {seq} of run {run} cannot be: {event} while {state}")]
+pub struct IllegalEvent {
+    /// The run.
+    pub run: RunId,
+    /// The number the event would have had.
+    pub seq: i64,
+    /// The event's kind.
+    pub event: String,
+    /// The state it met.
+    pub state: String,
+}
+
+impl Run {
+    /// A run from its first event.
+    #[must_use]
+    pub fn open(id: RunId, opened: Opened, at: Timestamp) -> Self {
+        Self { id, opened, opened_at: at, seq: 1, steps: BTreeMap::new(), cancelling: None, finished: None }
+    }
+
+    /// Folds a whole journal.
+    ///
+    /// # Errors
+    /// When it does not begin with `run.opened` or an event cannot follow the ones before.
+    pub fn fold(
+        id: RunId,
+        journal: impl IntoIterator<Item = (Event, Timestamp)>,
+    ) -> Result<Self, IllegalEvent> {
+        let mut journal = journal.into_iter();
+        let mut run = match journal.next() {
+            Some((Event::RunOpened(opened), at)) => Self::open(id, opened, at),
+            first => {
+                let event =
+                    first.map_or_else(|| "the end of the journal".to_owned(), |(event, _)| kind(&event));
+                return Err(IllegalEvent { run: id, seq: 1, event, state: "not opened".into() });
+            }
+        };
+        for (event, _) in journal {
+            run.apply(&event)?;
+        }
+        Ok(run)
+    }
+
+    /// Applies the next event.
+    ///
+    /// # Errors
+    /// When it cannot happen now; the run is then unchanged but for nothing.
+    pub fn apply(&mut self, event: &Event) -> Result<(), IllegalEvent> {
+        if self.finished.is_some() {
+            return Err(self.illegal(event, "finished"));
+        }
+        match event {
+            Event::RunOpened(_) => return Err(self.illegal(event, "open already")),
+            Event::RunCancelling { by } => self.cancelling = Some(by.clone()),
+            Event::RunFinished { outcome, reason } => self.finished = Some((*outcome, reason.clone())),
+            step_event => self.apply_to_step(step_event)?,
+        }
+        self.seq += 1;
+        Ok(())
+    }
+
+    fn apply_to_step(&mut self, event: &Event) -> Result<(), IllegalEvent> {
+        let Some(id) = event.step() else { return Err(self.illegal(event, "no step is named")) };
+        let record = self.steps.entry(id.clone()).or_insert(StepRecord::NEW);
+        if let Event::StepStarted { attempt, .. } = event
+            && *attempt != record.attempt + 1
+        {
+            let state = format!("attempt {} was the last", record.attempt);
+            return Err(self.illegal(event, &state));
+        }
+        match std::mem::replace(&mut record.status, StepStatus::Pending).next(event) {
+            Ok(status) => record.status = status,
+            Err(status) => {
+                let state = format!("step `{id}` is {}", status.name());
+                record.status = status;
+                return Err(self.illegal(event, &state));
+            }
+        }
+        match event {
+            Event::StepStarted { attempt, .. } => record.attempt = *attempt,
+            Event::AttemptFailed { .. } => record.failures += 1,
+            Event::ReviewOpened(_) => record.reviews += 1,
+            Event::ModelCalled { call, .. } => record.cost_micros += call.cost_micros,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn illegal(&self, event: &Event, state: &str) -> IllegalEvent {
+        IllegalEvent { run: self.id, seq: self.seq + 1, event: kind(event), state: state.to_owned() }
+    }
+
+    /// The step's record; a fresh one if it has not begun.
+    #[must_use]
+    pub fn record(&self, step: &StepId) -> &StepRecord {
+        self.steps.get(step).unwrap_or(const { &StepRecord::NEW })
+    }
+
+    /// Where the step stands.
+    #[must_use]
+    pub fn status(&self, step: &StepId) -> &StepStatus {
+        &self.record(step).status
+    }
+
+    /// What templates of this run may name, besides `workspace`: `input`, `run`, `steps`.
+    #[must_use]
+    pub fn context(&self, workspace: &Value) -> Value {
+        let mut steps = Map::new();
+        for (id, record) in &self.steps {
+            if let StepStatus::Succeeded { output, confidence, .. } = &record.status {
+                steps.insert(id.0.clone(), json!({"output": output, "confidence": confidence}));
+            }
+        }
+        json!({
+            "input": self.opened.input,
+            "workspace": workspace,
+            "run": {"id": self.id, "title": self.opened.title, "opened_at": self.opened_at},
+            "steps": steps,
+        })
+    }
+
+    /// The label of the value at a template's path.
+    #[must_use]
+    pub fn label_of(&self, path: &str) -> Label {
+        match path.split('.').next() {
+            Some("workspace") => Label::Owner,
+            Some("run") if path != "run.title" && path != "run" => Label::System,
+            Some("steps") => match step_of(path) {
+                Some(step) => match self.status(&StepId(step.to_owned())) {
+                    StepStatus::Succeeded { label, .. } => *label,
+                    _ => Label::System,
+                },
+                None => Label::Untrusted,
+            },
+            _ => self.opened.label,
+        }
+    }
+}
+
+fn kind(event: &Event) -> String {
+    serde_json::to_value(event)
+        .ok()
+        .and_then(|v| Some(v.get("kind")?.as_str()?.to_owned()))
+        .unwrap_or_default()
+}
+
+impl RunStatus {
+    /// The name used in tables and screens.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Waiting => "waiting",
+            Self::Over(Outcome::Succeeded) => "succeeded",
+            Self::Over(Outcome::Declined) => "declined",
+            Self::Over(Outcome::Failed) => "failed",
+            Self::Over(Outcome::Cancelled) => "cancelled",
+            Self::Over(Outcome::Parked) => "parked",
+        }
+    }
+}
+
+/// A run's status as its row shows it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RunStatus {
+    /// A node has it in motion, or is about to.
+    Running,
+    /// It sleeps until a decision or a moment.
+    Waiting,
+    /// It has ended.
+    Over(Outcome),
+}
