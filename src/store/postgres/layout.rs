@@ -18,7 +18,7 @@ use super::user::ServerUser;
 /// The longest socket path every system binds: `sun_path` holds 104 bytes on macOS (108 on Linux), the last is NUL.
 const SOCKET_PATH_LIMIT: usize = 103;
 /// The name PostgreSQL gives its socket for port 5432, which is fixed here since there is no TCP to collide with.
-const SOCKET_FILE: &str = ".s.PGSQL.5432";
+pub(super) const SOCKET_FILE: &str = ".s.PGSQL.5432";
 /// Above this size the log is begun anew at the next start.
 const LOG_LIMIT: u64 = 10 * 1024 * 1024;
 /// A data folder as its own server sees it, when the absolute path is closed to that server: see [`Layout::closed`].

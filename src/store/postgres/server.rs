@@ -1,11 +1,12 @@
 //! The life of a server: create the cluster, start it or adopt the one that runs, stop it.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::process::Signal;
+use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_postgres::error::SqlState;
@@ -13,7 +14,7 @@ use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
 
 use super::command::{lock, run, tail, tool};
 use super::error::{PostgresError, io};
-use super::layout::{Layout, Socket, short_places};
+use super::layout::{Layout, SOCKET_FILE, Socket, short_places};
 use super::locate::{Binaries, Needs, Search, Version};
 use super::postmaster::{self, PidFile, Standing, signal};
 use super::{Progress, user::ServerUser};
@@ -107,6 +108,7 @@ impl Server {
             return Ok(Self { binaries, layout, cluster_name, socket_dir, pid, child: None });
         }
         let socket = layout.socket(short_places)?;
+        sweep(&socket).await?;
         let child = launch(&layout, &binaries, &socket, &cluster_name).await?;
         let pid = child.id().unwrap_or_default();
         Ok(Self { binaries, layout, cluster_name, socket_dir: socket.dir, pid, child: Some(child) })
@@ -222,7 +224,7 @@ async fn initdb(layout: &Layout, binaries: &Binaries, ctype: &str) -> Result<(),
 }
 
 /// The server that an earlier Steward left running on this data, with its socket's folder. One that is hung is
-/// ended; a `postmaster.pid` that names a stranger is removed, or PostgreSQL would refuse to start beside it.
+/// ended.
 async fn running(layout: &Layout, cluster_name: &str) -> Result<Option<(u32, PathBuf)>, PostgresError> {
     let data = layout.data();
     let Some(PidFile { pid, socket_dir }) = PidFile::read(&data) else { return Ok(None) };
@@ -233,11 +235,7 @@ async fn running(layout: &Layout, cluster_name: &str) -> Result<Option<(u32, Pat
         if probe(&config, cluster_name).await == Probe::Ready {
             return Err(PostgresError::Elsewhere { dir: data });
         }
-        if postmaster::exists(pid) {
-            let path = PidFile::path(&data);
-            fs::remove_file(&path).map_err(io("remove", &path))?;
-        }
-        return Ok(None);
+        return disown(pid, &data).map(|()| None);
     }
     let ended = || (postmaster::standing(pid, &data, cluster_name) == Standing::Gone).then_some("gone".to_owned());
     match until_ready(&config, cluster_name, ADOPT_LIMIT, ended).await {
@@ -248,8 +246,35 @@ async fn running(layout: &Layout, cluster_name: &str) -> Result<Option<(u32, Pat
             tracing::warn!(pid, "PostgreSQL left by an earlier start does not answer; ending it");
             let steps = [(Signal::QUIT, IMMEDIATE_STOP_LIMIT), (Signal::KILL, KILL_LIMIT)];
             end_process(pid, &data, cluster_name, &steps).await?;
-            Ok(None)
+            disown(pid, &data).map(|()| None)
         }
+    }
+}
+
+/// PostgreSQL itself sees through a `postmaster.pid` whose process is gone, not through one whose id was given to
+/// another process or belongs to one that its parent has yet to bury.
+fn disown(pid: u32, data: &Path) -> Result<(), PostgresError> {
+    if !postmaster::exists(pid) {
+        return Ok(());
+    }
+    remove(&PidFile::path(data))
+}
+
+/// Removes what a killed server, or a copy of the workspace, left in the socket's folder: the lock there names a
+/// process too. A socket that still takes connections stays, and PostgreSQL says whose it is.
+async fn sweep(socket: &Socket) -> Result<(), PostgresError> {
+    let path = socket.dir.join(SOCKET_FILE);
+    if !matches!(timeout(PROBE_LIMIT, UnixStream::connect(&path)).await, Ok(Err(_))) {
+        return Ok(());
+    }
+    remove(&path)?;
+    remove(&socket.dir.join(format!("{SOCKET_FILE}.lock")))
+}
+
+fn remove(path: &Path) -> Result<(), PostgresError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(io("remove", path)(error)),
+        _ => Ok(()),
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the embedded server promises, shown on real servers in temporary folders.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -169,7 +169,8 @@ async fn a_stale_pid_file_naming_a_stranger_is_removed_and_the_stranger_left_alo
     workspace.start().await.stop().await.unwrap();
     let mut stranger = tokio::process::Command::new("sleep").arg("600").kill_on_drop(true).spawn().unwrap();
     let text = format!("{}\n{}\n1\n5432\n../socket\n\n\n", stranger.id().unwrap(), workspace.data().display());
-    fs::write(PidFile::path(&workspace.data()), text).unwrap();
+    fs::write(PidFile::path(&workspace.data()), &text).unwrap();
+    fs::write(workspace.state().join("postgres/socket/.s.PGSQL.5432.lock"), text).unwrap();
 
     let server = workspace.start().await;
     assert!(!server.adopted());
@@ -218,6 +219,25 @@ async fn a_moved_workspace_adopts_its_running_server() {
 
     let server = moved.start().await;
     assert_eq!((server.adopted(), server.pid()), (true, pid));
+    server.stop().await.unwrap();
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_workspace_below_a_closed_folder_works_too() {
+    let workspace = Workspace::new();
+    fs::set_permissions(workspace.folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    let server = workspace.start().await;
+    server.ensure_database("kept").await.unwrap();
+    std::mem::forget(server);
+    let server = workspace.start().await;
+    assert!(server.adopted());
+    server.stop().await.unwrap();
+    let server = workspace.start().await;
+    assert_eq!(ask(&server, "kept", "select 'still here'").await, "still here");
+    let user = fs::metadata(workspace.data()).unwrap().uid();
+    assert_eq!(fs::metadata(format!("/proc/{}", server.pid())).unwrap().uid(), user);
+    assert_ne!(user, 0);
     server.stop().await.unwrap();
 }
 
