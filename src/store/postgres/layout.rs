@@ -124,7 +124,10 @@ impl Layout {
 
     /// What the server of `folder` is to call it, and the working folder to start that server in. The returned
     /// file, if any, must stay open until the process is spawned.
-    pub(super) fn working_folder(&self, folder: &Path) -> Result<(PathBuf, PathBuf, Option<File>), PostgresError> {
+    pub(super) fn working_folder(
+        &self,
+        folder: &Path,
+    ) -> Result<(PathBuf, PathBuf, Option<File>), PostgresError> {
         use std::os::fd::AsRawFd;
         if !self.closed {
             return Ok((folder.to_owned(), folder.to_owned(), None));
@@ -155,7 +158,11 @@ impl Layout {
                 Err(error) => tried.push(error.to_string()),
             }
         }
-        let detail = if tried.is_empty() { "no short folder is open to the server".to_owned() } else { tried.join("; ") };
+        let detail = if tried.is_empty() {
+            "no short folder is open to the server".to_owned()
+        } else {
+            tried.join("; ")
+        };
         Err(PostgresError::Socket { detail })
     }
 
@@ -173,7 +180,9 @@ impl Layout {
         if found.is_dir() && found.uid() == self.user.uid && found.mode() & 0o077 == 0 {
             return Ok(());
         }
-        Err(PostgresError::Socket { detail: format!("{} exists and is not private to the server", dir.display()) })
+        Err(PostgresError::Socket {
+            detail: format!("{} exists and is not private to the server", dir.display()),
+        })
     }
 
     fn open_own(&self, path: &Path) -> Result<File, PostgresError> {

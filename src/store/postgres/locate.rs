@@ -6,11 +6,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::Progress;
 use super::command::{run, tool};
 use super::error::PostgresError;
 use super::fetch::{self, Package};
 use super::user::ServerUser;
-use super::Progress;
 
 /// The oldest major version Steward's SQL runs on.
 const OLDEST_MAJOR: u32 = 15;
@@ -94,19 +94,29 @@ impl Search {
         Self {
             bin_dir: variable("STEWARD_POSTGRES_BIN"),
             local: local_places(),
-            caches: caches.filter(|cache| cache.is_absolute()).map(|cache| cache.join("steward/postgres")).collect(),
+            caches: caches
+                .filter(|cache| cache.is_absolute())
+                .map(|cache| cache.join("steward/postgres"))
+                .collect(),
         }
     }
 
     /// Binaries for `needs`, fetched if there is no other way.
-    pub(super) async fn find(&self, needs: Needs<'_>, progress: Progress<'_>) -> Result<Binaries, PostgresError> {
+    pub(super) async fn find(
+        &self,
+        needs: Needs<'_>,
+        progress: Progress<'_>,
+    ) -> Result<Binaries, PostgresError> {
         if let Some(dir) = &self.bin_dir {
             let unfit = |reason| PostgresError::BinDir { dir: dir.clone(), reason };
             let found = examine(dir, needs.user).await.map_err(unfit)?;
             return match needs.refuses(found.version) {
                 None => Ok(found),
                 Some(Refusal::Data(dir, data)) => Err(major(dir, data, &[found])),
-                Some(Refusal::Old(oldest)) => Err(unfit(format!("it is {}, here {oldest} is needed", found.version))),
+                Some(Refusal::Old) => Err(unfit(format!(
+                    "PostgreSQL {} cannot work below a folder closed to `{}`, {OLDEST_MAJOR_INHERITING} can",
+                    found.version, needs.user.name
+                ))),
             };
         }
         let mut seen = self.local(needs.user).await;
@@ -146,15 +156,15 @@ impl Search {
 
 enum Refusal<'a> {
     Data(&'a Path, u32),
-    Old(u32),
+    /// Too old to inherit its working folder; what is too old for anything was not let in.
+    Old,
 }
 
 impl<'a> Needs<'a> {
     fn refuses(self, version: Version) -> Option<Refusal<'a>> {
-        let oldest = if self.inherits { OLDEST_MAJOR_INHERITING } else { OLDEST_MAJOR };
         match self.data {
             Some((dir, data)) if data != version.major => Some(Refusal::Data(dir, data)),
-            _ if version.major < oldest => Some(Refusal::Old(oldest)),
+            _ if self.inherits && version.major < OLDEST_MAJOR_INHERITING => Some(Refusal::Old),
             _ => None,
         }
     }
@@ -171,7 +181,8 @@ fn major(dir: &Path, data: u32, seen: &[Binaries]) -> PostgresError {
 /// not serve.
 async fn examine(bin_dir: &Path, user: &ServerUser) -> Result<Binaries, String> {
     let said = ask(bin_dir, "postgres", "--version", user).await?;
-    let version = Version::parse(&said).ok_or_else(|| format!("`postgres --version` said {:?}", said.trim()))?;
+    let version =
+        Version::parse(&said).ok_or_else(|| format!("`postgres --version` said {:?}", said.trim()))?;
     if version.major < OLDEST_MAJOR {
         return Err(format!("it is PostgreSQL {version}, older than {OLDEST_MAJOR}"));
     }
@@ -192,7 +203,9 @@ async fn ask(bin_dir: &Path, program: &str, question: &str, user: &ServerUser) -
     let path = bin_dir.join(program);
     match run(tool(&path, user).arg(question), TOOL_LIMIT).await {
         Ok(output) if output.status.success() => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
-        Ok(output) => Err(format!("{program} {question}: {}", String::from_utf8_lossy(&output.stderr).trim())),
+        Ok(output) => {
+            Err(format!("{program} {question}: {}", String::from_utf8_lossy(&output.stderr).trim()))
+        }
         Err(error) => Err(format!("{program} does not run as `{}`: {error}", user.name)),
     }
 }

