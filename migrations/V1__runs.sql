@@ -30,6 +30,7 @@ create table runs (
     seq             bigint      not null,
     node            uuid,
     wake_at         timestamptz,
+    signals         integer     not null default 0,
     crashes         smallint    not null default 0,
     title           text        not null,
     trigger         text        not null,
@@ -119,7 +120,8 @@ create index reviews_open on reviews (opened_at) where status = 'open';
 create index reviews_due on reviews (due_at) where status = 'open' and due_at is not null;
 create index reviews_run_id on reviews (run_id);
 
--- What a run is told from outside while nobody may be listening. First write wins.
+-- What a run is told from outside while nobody may be listening. First write wins. Whoever writes
+-- here also counts `runs.signals` up: a run that goes to sleep without having heard is woken again.
 create table inbox (
     run_id     uuid        not null constraint inbox_run references runs,
     topic      text        not null,
