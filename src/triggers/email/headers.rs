@@ -62,11 +62,13 @@ impl Headers {
 
     /// Every usable address with its display name, groups flattened.
     pub(super) fn mailboxes(&self, name: &str) -> impl Iterator<Item = (String, Option<String>)> {
-        self.values(name).filter_map(HeaderValue::as_address).flat_map(|list| list.iter()).filter_map(|found| {
-            let address = bare_address(found.address()?)?;
-            let name = text::line(found.name().unwrap_or_default(), MAX_NAME);
-            Some((address, Some(name).filter(|name| !name.is_empty())))
-        })
+        self.values(name).filter_map(HeaderValue::as_address).flat_map(|list| list.iter()).filter_map(
+            |found| {
+                let address = bare_address(found.address()?)?;
+                let name = text::line(found.name().unwrap_or_default(), MAX_NAME);
+                Some((address, Some(name).filter(|name| !name.is_empty())))
+            },
+        )
     }
 
     /// Message ids without brackets. One that would have to be mended or cut is left out: two

@@ -35,7 +35,11 @@ pub(super) fn to_text(html: &str) -> String {
             Some(b'/' | b'a'..=b'z' | b'A'..=b'Z') => {
                 let (tag, next) = split_tag(rest);
                 page.tag(&tag);
-                if RAW.contains(&tag.name.as_str()) && !tag.closes { after_element(next, &tag.name) } else { next }
+                if RAW.contains(&tag.name.as_str()) && !tag.closes {
+                    after_element(next, &tag.name)
+                } else {
+                    next
+                }
             }
             _ => {
                 page.text("<");
@@ -120,22 +124,24 @@ impl Page {
     /// True while inside an element that a browser would not show.
     fn skip(&mut self, tag: &Tag) -> bool {
         let void = VOID.contains(&tag.name.as_str());
-        match &mut self.hidden {
-            Some((name, open)) if *name == tag.name && !void => {
-                // A paragraph ends where the next one begins, so its end tag is often missing.
-                *open = if tag.closes || tag.name == "p" { *open - 1 } else { *open + 1 };
+        if let Some((name, open)) = &mut self.hidden {
+            // A paragraph ends where the next one begins, so its end tag is often missing.
+            let next_paragraph = name == "p" && tag.name == "p" && !tag.closes;
+            if !next_paragraph {
+                if *name == tag.name {
+                    *open = if tag.closes { *open - 1 } else { *open + 1 };
+                }
                 if *open == 0 {
                     self.hidden = None;
                 }
-                true
+                return true;
             }
-            Some(_) => true,
-            None if !void && !tag.closes && tag.is_hidden() => {
-                self.hidden = Some((tag.name.clone(), 1));
-                true
-            }
-            None => false,
+            self.hidden = None;
         }
+        if !void && !tag.closes && tag.is_hidden() {
+            self.hidden = Some((tag.name.clone(), 1));
+        }
+        self.hidden.is_some()
     }
 
     fn link(&mut self, tag: &Tag) {
@@ -167,7 +173,10 @@ impl Tag<'_> {
         let style: String = style.split_whitespace().collect();
         let declared = style.split(';').map(|declared| declared.trim_end_matches("!important"));
         let unseen = |found: &str| {
-            matches!(found, "display:none" | "visibility:hidden" | "opacity:0" | "max-height:0" | "max-height:0px")
+            matches!(
+                found,
+                "display:none" | "visibility:hidden" | "opacity:0" | "max-height:0" | "max-height:0px"
+            )
         };
         declared.into_iter().any(unseen) || self.attribute("hidden").is_some()
     }
@@ -253,7 +262,11 @@ fn entities(text: &str) -> String {
             Some(b';') => rest.split_at(length + 1),
             _ => rest.split_at(length),
         };
-        if token.ends_with(';') { add_html_token(&mut out, token.as_bytes(), false) } else { out.push_str(token) }
+        if token.ends_with(';') {
+            add_html_token(&mut out, token.as_bytes(), false)
+        } else {
+            out.push_str(token)
+        }
         rest = next;
     }
     out.push_str(rest);

@@ -57,7 +57,9 @@ impl Walk {
         let open = depth < MAX_DEPTH;
         match media_type.as_str() {
             kind if kind.starts_with("multipart/") && open => self.multipart(&headers, content, depth, kind),
-            "message/rfc822" | "message/global" if open => self.message(&headers, content, depth, &media_type),
+            "message/rfc822" | "message/global" if open => {
+                self.message(&headers, content, depth, &media_type)
+            }
             "text/plain" | "text/html" if !is_file(&headers) => {
                 let text = decode_text(&headers, &decode(&headers, content));
                 match media_type.as_str() {
@@ -73,7 +75,8 @@ impl Walk {
     }
 
     fn multipart(&mut self, headers: &Headers, content: &[u8], depth: usize, kind: &str) -> Body {
-        let boundary = headers.content_type().and_then(|found| found.attribute("boundary")).unwrap_or_default();
+        let boundary =
+            headers.content_type().and_then(|found| found.attribute("boundary")).unwrap_or_default();
         let room = MAX_PARTS.saturating_sub(self.parts);
         let (parts, more) = split_parts(content, boundary.trim_end().as_bytes(), room);
         self.truncated |= more;
@@ -110,7 +113,8 @@ impl Walk {
         self.attach(headers, &content, media_type, &name);
 
         let mut body = self.entity(&content, depth + 1, "text/plain");
-        let from = inner.mailboxes("From").next().map_or_else(|| "unknown".to_owned(), |(address, _)| address);
+        let from =
+            inner.mailboxes("From").next().map_or_else(|| "unknown".to_owned(), |(address, _)| address);
         body.text = format!("--- Attached message ---\nFrom: {from}\nSubject: {subject}\n\n{}", body.text);
         body
     }
