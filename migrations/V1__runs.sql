@@ -43,6 +43,10 @@ create table runs (
 -- Only sleeping runs with something due are in it: a run in motion never touches it.
 create index runs_due on runs (wake_at) where wake_at is not null;
 
+-- A run that goes to sleep or ends leaves this one; it serves the take-over from a lost node.
+create index runs_node on runs (node) where node is not null;
+create index runs_opened_at on runs (opened_at desc, id desc);
+
 -- Checkpoint, replay source and audit at once: append-only, chained per run.
 -- Partitioned by the run, whose id carries the time, so that retention can drop whole partitions.
 create table journal (
@@ -83,7 +87,7 @@ create table effects (
     labels      jsonb       not null,
     status      text        not null
         constraint effects_status check (status in
-            ('proposed', 'started', 'succeeded', 'failed', 'unknown', 'denied', 'declined', 'compensated')),
+            ('proposed', 'started', 'succeeded', 'failed', 'unknown', 'withdrawn', 'compensated')),
     response    jsonb,
     proposed_at timestamptz not null,
     started_at  timestamptz,

@@ -62,6 +62,9 @@ pub enum Event {
     /// The effect did not happen.
     #[serde(rename = "effect.failed")]
     EffectFailed { step: StepId, effect: EffectId, error: StepError },
+    /// The proposed effect will not be started: denied, declined, or overtaken by the end of the run.
+    #[serde(rename = "effect.withdrawn")]
+    EffectWithdrawn { step: StepId, effect: EffectId, reason: String },
     /// Nobody can tell whether the effect happened.
     #[serde(rename = "effect.unknown")]
     EffectUnknown { step: StepId, effect: EffectId, evidence: String },
@@ -101,6 +104,7 @@ impl Event {
             | Self::EffectStarted { step, .. }
             | Self::EffectSucceeded { step, .. }
             | Self::EffectFailed { step, .. }
+            | Self::EffectWithdrawn { step, .. }
             | Self::EffectUnknown { step, .. }
             | Self::ReviewDecided { step, .. }
             | Self::ReviewSuperseded { step, .. } => Some(step),

@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::domain::action::{Action, Repeat};
-use crate::domain::event::{ErrorKind, Event, ModelCall, Outcome, Proposal, StepError, Verdict};
+use crate::domain::event::{Ask, ErrorKind, Event, ModelCall, Outcome, Proposal, StepError, Verdict};
 use crate::domain::ids::{EffectId, ReviewId, RunId, StepId};
 use crate::domain::label::Label;
 use crate::domain::policy::Policy;
@@ -473,15 +473,26 @@ impl Planner<'_, '_> {
 
     /// Withdraws every open question.
     fn withdraw_reviews(&mut self, reason: &str) -> Result<(), IllegalEvent> {
-        let open = self.run.steps.iter().filter_map(|(id, record)| match record.status {
-            StepStatus::Asking { review, .. } => Some((id.clone(), review)),
+        let open = self.run.steps.iter().filter_map(|(id, record)| match &record.status {
+            StepStatus::Asking { review, ask, proposal } => {
+                Some((id.clone(), *review, *ask, proposal.clone()))
+            }
             _ => None,
         });
         let open: Vec<_> = open.collect();
-        for (step, review) in open {
+        for (step, review, ask, proposal) in open {
+            if let (Ask::Approval, Some(proposal)) = (ask, proposal) {
+                self.withdraw(&proposal, reason)?;
+            }
             self.system(Event::ReviewSuperseded { step, review, reason: reason.to_owned() })?;
         }
         Ok(())
+    }
+
+    /// A proposal that will not be carried out gives its key back.
+    fn withdraw(&mut self, proposal: &Proposal, reason: &str) -> Result<(), IllegalEvent> {
+        let (step, effect) = (proposal.step.clone(), proposal.effect);
+        self.system(Event::EffectWithdrawn { step, effect, reason: reason.to_owned() })
     }
 
     fn is_busy(&self) -> bool {

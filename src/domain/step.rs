@@ -175,6 +175,10 @@ impl StepStatus {
             (Self::Asking { .. }, E::ReviewSuperseded { reason, .. }) => {
                 Self::Skipped { reason: reason.clone() }
             }
+            (
+                status @ (Self::Proposed { .. } | Self::Asking { .. } | Self::Decided { .. }),
+                E::EffectWithdrawn { .. },
+            ) => status,
             (Self::Proposed { proposal }, E::EffectStarted { .. }) => Self::Effecting { proposal },
             (Self::Decided { proposal: Some(proposal), .. }, E::EffectStarted { action, digest, .. }) => {
                 Self::Effecting { proposal: with_action(proposal, action, *digest) }
@@ -207,6 +211,7 @@ impl StepStatus {
                 | E::EffectStarted { .. }
                 | E::EffectSucceeded { .. }
                 | E::EffectFailed { .. }
+                | E::EffectWithdrawn { .. }
                 | E::EffectUnknown { .. }
                 | E::ReviewOpened(_)
                 | E::ReviewDecided { .. }

@@ -143,6 +143,7 @@ impl Planner<'_, '_> {
             Ruling::Review => self.ask_for_approval(step, wanted, &proposal),
             Ruling::Deny => {
                 let reasons = proposal.decision.reasons.join("; ");
+                self.withdraw(&proposal, "policy denies it")?;
                 self.fail(
                     step,
                     ErrorKind::Denied,

@@ -35,7 +35,8 @@ impl Planner<'_, '_> {
             return Ok(());
         };
         match (ask, verdict, proposal) {
-            (_, Verdict::Expired, _) => {
+            (_, Verdict::Expired, proposal) => {
+                self.give_back(ask, proposal.as_deref(), "nobody decided in time")?;
                 self.fail(step, ErrorKind::Expired, "nobody decided in time, and a time-out never means yes")
             }
             (Ask::Approval, Verdict::Approved, Some(proposal)) => self.start(proposal),
@@ -53,12 +54,23 @@ impl Planner<'_, '_> {
             (Ask::InDoubt, Verdict::Answered { answer }, Some(proposal)) => {
                 self.resolve_doubt(step, proposal, answer.as_str())
             }
-            (_, Verdict::Rejected { reason }, _) => self.decline(step, &reason),
+            (ask, Verdict::Rejected { reason }, proposal) => {
+                self.give_back(ask, proposal.as_deref(), "the owner said no")?;
+                self.decline(step, &reason)
+            }
             (ask, verdict, _) => {
                 let message =
                     format!("`{}` is no answer to a review of kind {}", verdict.status(), ask.as_str());
                 self.fail(step, ErrorKind::Invalid, message)
             }
+        }
+    }
+
+    /// What is in doubt keeps its key: it may have happened.
+    fn give_back(&mut self, ask: Ask, proposal: Option<&Proposal>, reason: &str) -> Result<(), IllegalEvent> {
+        match (ask, proposal) {
+            (Ask::Approval, Some(proposal)) => self.withdraw(proposal, reason),
+            (Ask::Approval | Ask::Answer | Ask::Question | Ask::InDoubt, _) => Ok(()),
         }
     }
 
@@ -89,6 +101,7 @@ impl Planner<'_, '_> {
         let workflow = self.run.opened.workflow.as_str();
         let (edited, decision) = judge_edit(self.env.policy, &proposal, params, self.env.stage, workflow);
         if decision.ruling == Ruling::Deny {
+            self.withdraw(&proposal, "policy denies the edit")?;
             return self.fail(step, ErrorKind::Denied, decision.reasons.join("; "));
         }
         proposal.digest = edited.digest();

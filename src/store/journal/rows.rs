@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::domain::event::{Event, Outcome, Verdict};
+use crate::domain::event::Event;
 use crate::domain::ids::EffectId;
 use crate::store::journal::Commit;
 
@@ -137,11 +137,19 @@ impl Rows {
                 self.changed_effects.request[change] = Some(action.params.to_string());
                 self.changed_effects.started_at[change] = started_at;
             }
-            Event::EffectSucceeded { effect, response, .. } => self.end(run, *effect, "succeeded", response.clone(), at),
-            Event::EffectFailed { effect, error, .. } => self.end(run, *effect, "failed", json!({"error": error}), at),
+            Event::EffectSucceeded { effect, response, .. } => {
+                self.end(run, *effect, "succeeded", response.clone(), at)
+            }
+            Event::EffectFailed { effect, error, .. } => {
+                self.end(run, *effect, "failed", json!({"error": error}), at)
+            }
             Event::EffectUnknown { effect, evidence, .. } => {
                 self.end(run, *effect, "unknown", json!({"evidence": evidence}), at);
             }
+            Event::EffectWithdrawn { effect, reason, .. } => match self.just_proposed(*effect) {
+                Some(new) => self.new_effects.status[new] = "withdrawn",
+                None => self.end(run, *effect, "withdrawn", json!({"reason": reason}), at),
+            },
             Event::ReviewOpened(question) => {
                 let reviews = &mut self.new_reviews;
                 reviews.id.push(question.review.0);
@@ -204,14 +212,4 @@ impl Rows {
         self.closed_reviews.superseded.push(superseded);
         self.closed_reviews.at.push(at);
     }
-}
-
-/// The status of an effect whose run or step ended before it was started.
-pub(super) fn unstarted_status(commit: &Commit) -> Option<&'static str> {
-    commit.entries.iter().rev().find_map(|entry| match &entry.event {
-        Event::StepDeclined { .. } => Some("declined"),
-        Event::RunFinished { outcome: Outcome::Cancelled | Outcome::Failed | Outcome::Declined, .. } => Some("denied"),
-        Event::ReviewDecided { verdict: Verdict::Expired, .. } => Some("denied"),
-        _ => None,
-    })
 }

@@ -1,0 +1,142 @@
+//! Reading the journal: load a run by folding it, list its entries, verify its chain.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tokio_postgres::Row;
+
+use crate::domain::digest::Digest;
+use crate::domain::event::Event;
+use crate::domain::ids::RunId;
+use crate::domain::label::Label;
+use crate::domain::run::Run;
+use crate::store::journal::seal::{genesis, link};
+use crate::store::{Store, StoreError};
+
+/// A run with what its owner needs to go on with it.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The fold of its journal.
+    pub run: Run,
+    /// The hash of its last entry.
+    pub head: Digest,
+}
+
+/// One entry as it stands in the database.
+#[derive(Clone, PartialEq, Debug, serde::Serialize)]
+pub struct JournalEntry {
+    /// Its number.
+    pub seq: i64,
+    /// The event's kind.
+    pub kind: String,
+    /// When it happened.
+    pub at: Timestamp,
+    /// Who caused it.
+    pub actor: String,
+    /// Where its content came from.
+    pub label: String,
+    /// Its content; absent once erased.
+    pub data: Option<Value>,
+    /// The digest of the content.
+    pub data_digest: Digest,
+    /// The hash that chains it.
+    pub hash: Digest,
+}
+
+/// What is wrong with a chain.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
+pub struct Broken {
+    /// The run.
+    pub run: RunId,
+    /// The first entry that does not fit.
+    pub seq: i64,
+    /// What does not fit.
+    pub why: String,
+}
+
+impl Store {
+    /// Folds a run's journal; `None` when there is no such run.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] when the journal cannot be read or folded.
+    pub async fn load_run(&self, run: RunId) -> Result<Option<Loaded>, StoreError> {
+        let entries = self.journal(run, 0, i64::MAX).await?;
+        let Some(last) = entries.last() else { return Ok(None) };
+        let head = last.hash;
+        let corrupt = |seq: i64, why: String| StoreError::corrupt(format!("entry {seq} of run {run}"), why);
+        let mut events = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let (seq, at) = (entry.seq, entry.at);
+            let event: Event = serde_json::from_value(json!({"kind": entry.kind, "data": entry.data}))
+                .map_err(|error| corrupt(seq, error.to_string()))?;
+            events.push((event, at));
+        }
+        let run = Run::fold(run, events).map_err(|illegal| corrupt(illegal.seq, illegal.to_string()))?;
+        Ok(Some(Loaded { run, head }))
+    }
+
+    /// At most `limit` entries of a run behind number `after`, in order.
+    ///
+    /// # Errors
+    /// When the database does not answer or a row cannot be read.
+    pub async fn journal(&self, run: RunId, after: i64, limit: i64) -> Result<Vec<JournalEntry>, StoreError> {
+        let client = self.client().await?;
+        let statement = client
+            .prepare_cached(
+                "select seq, kind, at, actor, label, data, data_digest, hash from journal
+                 where run_id = $1 and seq > $2 order by seq limit $3",
+            )
+            .await?;
+        client.query(&statement, &[&run.0, &after, &limit]).await?.iter().map(entry).collect()
+    }
+
+    /// Checks the hash chain of one run: every link, every content that is still there, no gap.
+    ///
+    /// # Errors
+    /// When the journal cannot be read. A broken chain is no error but a finding.
+    pub async fn verify_run(&self, run: RunId) -> Result<Option<Broken>, StoreError> {
+        let entries = self.journal(run, 0, i64::MAX).await?;
+        Ok(check(run, &entries).err())
+    }
+}
+
+fn check(run: RunId, entries: &[JournalEntry]) -> Result<(), Broken> {
+    let mut previous = genesis(run);
+    for (expected, entry) in (1..).zip(entries) {
+        let broken = |why: &str| Broken { run, seq: entry.seq, why: why.to_owned() };
+        if entry.seq != expected {
+            return Err(broken("a number is missing before it"));
+        }
+        if entry.data.as_ref().is_some_and(|data| Digest::of_json(data) != entry.data_digest) {
+            return Err(broken("its content is not what was sealed"));
+        }
+        let label: Label =
+            serde_json::from_value(json!(entry.label)).map_err(|_| broken("its label is unknown"))?;
+        let hash = link(previous, entry.seq, &entry.kind, entry.at, &entry.actor, label, entry.data_digest);
+        if hash != entry.hash {
+            return Err(broken("its hash does not follow from the entry before it"));
+        }
+        previous = hash;
+    }
+    Ok(())
+}
+
+fn entry(row: &Row) -> Result<JournalEntry, StoreError> {
+    Ok(JournalEntry {
+        seq: row.get(0),
+        kind: row.get(1),
+        at: row.get(2),
+        actor: row.get(3),
+        label: row.get(4),
+        data: row.get(5),
+        data_digest: digest(row, 6)?,
+        hash: digest(row, 7)?,
+    })
+}
+
+/// A digest column.
+pub(crate) fn digest(row: &Row, column: usize) -> Result<Digest, StoreError> {
+    let bytes: &[u8] = row.get(column);
+    let bytes =
+        bytes.try_into().map_err(|_| StoreError::corrupt("a digest", format!("{} bytes", bytes.len())))?;
+    Ok(Digest(bytes))
+}

@@ -1,0 +1,193 @@
+//! Reviews: one decision, ever. The decision and the run's resumption are one statement.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tokio_postgres::Row;
+
+use crate::domain::digest::Digest;
+use crate::domain::event::{Question, Verdict};
+use crate::domain::ids::{ReviewId, RunId, StepId};
+use crate::store::journal::read::digest;
+use crate::store::{Store, StoreError};
+
+/// A review as its row shows it.
+#[derive(Clone, PartialEq, Debug, serde::Serialize)]
+pub struct ReviewRow {
+    /// Its id.
+    pub id: ReviewId,
+    /// The run that waits.
+    pub run: RunId,
+    /// The step that waits.
+    pub step: StepId,
+    /// `approval`, `answer`, `question`, `in_doubt`.
+    pub ask: String,
+    /// What a decision is bound to.
+    pub digest: Digest,
+    /// One line.
+    pub title: String,
+    /// `open`, or how it ended.
+    pub status: String,
+    /// Reasons, artifacts, action, form.
+    pub question: Question,
+    /// How it was decided.
+    pub verdict: Option<Verdict>,
+    /// By whom.
+    pub decided_by: Option<String>,
+    /// When it was asked.
+    pub opened_at: Timestamp,
+    /// When it expires.
+    pub due_at: Option<Timestamp>,
+    /// When it was decided.
+    pub decided_at: Option<Timestamp>,
+}
+
+const COLUMNS: &str = "id, run_id, step, ask, digest, title, status, question, verdict, decided_by, opened_at, \
+                       due_at, decided_at";
+
+/// Why a decision was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum DecideError {
+    /// There is no such review.
+    #[error("there is no review {0}")]
+    NotFound(ReviewId),
+    /// Somebody was faster.
+    #[error("this review is {status} already{}", .by.as_ref().map(|by| format!(", by {by}")).unwrap_or_default())]
+    Over {
+        /// How it ended.
+        status: String,
+        /// Who decided.
+        by: Option<String>,
+    },
+    /// The decision was made about something else than what is asked.
+    #[error("the decision is about {given}, but this review is about {expected}: look at it again")]
+    OtherDigest {
+        /// What the decider had seen.
+        given: Digest,
+        /// What is asked.
+        expected: Digest,
+    },
+    /// The database refused it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Store {
+    /// Decides a review about exactly `digest` and wakes its run, in one statement.
+    ///
+    /// # Errors
+    /// See [`DecideError`].
+    pub async fn decide(
+        &self,
+        review: ReviewId,
+        about: Digest,
+        verdict: &Verdict,
+        by: &str,
+    ) -> Result<RunId, DecideError> {
+        let client = self.client().await?;
+        let statement = client
+            .prepare_cached(
+                "with decided as (
+                     update reviews set status = $3, verdict = $4, decided_by = $5, decided_at = now()
+                     where id = $1 and digest = $2 and status = 'open'
+                     returning run_id),
+                 told as (
+                     insert into inbox (run_id, topic, data)
+                     select run_id, 'review:' || $1::uuid, $6 from decided),
+                 woken as (
+                     update runs r
+                     set signals = r.signals + 1, wake_at = case when r.node is null then now() else r.wake_at end
+                     from decided where r.id = decided.run_id and r.finished_at is null)
+                 select run_id from decided",
+            )
+            .await
+            .map_err(StoreError::from)?;
+        let told = json!({"review": review, "verdict": verdict, "by": by});
+        let params: [&(dyn tokio_postgres::types::ToSql + Sync); 6] =
+            [&review.0, &&about.0[..], &verdict.status(), &json!(verdict), &by, &told];
+        let decided = client.query_opt(&statement, &params).await.map_err(StoreError::from)?;
+        match decided {
+            Some(row) => Ok(RunId(row.get(0))),
+            None => Err(self.why_not(review, about).await?),
+        }
+    }
+
+    async fn why_not(&self, review: ReviewId, given: Digest) -> Result<DecideError, StoreError> {
+        Ok(match self.review(review).await? {
+            None => DecideError::NotFound(review),
+            Some(row) if row.status == "open" => DecideError::OtherDigest { given, expected: row.digest },
+            Some(row) => DecideError::Over { status: row.status, by: row.decided_by },
+        })
+    }
+
+    /// One review.
+    ///
+    /// # Errors
+    /// When the database does not answer or the row cannot be read.
+    pub async fn review(&self, review: ReviewId) -> Result<Option<ReviewRow>, StoreError> {
+        let client = self.client().await?;
+        let statement =
+            client.prepare_cached(&format!("select {COLUMNS} from reviews where id = $1")).await?;
+        client.query_opt(&statement, &[&review.0]).await?.as_ref().map(review_row).transpose()
+    }
+
+    /// Reviews of a status, the oldest first, at most `limit` behind `after`.
+    ///
+    /// # Errors
+    /// When the database does not answer or a row cannot be read.
+    pub async fn reviews(
+        &self,
+        status: &str,
+        run: Option<RunId>,
+        after: Option<(Timestamp, ReviewId)>,
+        limit: i64,
+    ) -> Result<Vec<ReviewRow>, StoreError> {
+        let client = self.client().await?;
+        let statement = client
+            .prepare_cached(&format!(
+                "select {COLUMNS} from reviews
+                 where status = $1 and ($2::uuid is null or run_id = $2)
+                   and ($3::timestamptz is null or (opened_at, id) > ($3, $4::uuid))
+                 order by opened_at, id limit $5"
+            ))
+            .await?;
+        let (at, id) = (after.map(|a| a.0), after.map(|a| a.1.0));
+        let rows = client.query(&statement, &[&status, &run.map(|r| r.0), &at, &id, &limit]).await?;
+        rows.iter().map(review_row).collect()
+    }
+
+    /// Open reviews whose time is over, with what each is about.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn overdue_reviews(&self) -> Result<Vec<(ReviewId, Digest)>, StoreError> {
+        let client = self.client().await?;
+        let statement = "select id, digest from reviews where status = 'open' and due_at <= now() limit 100";
+        client
+            .query(statement, &[])
+            .await?
+            .iter()
+            .map(|row| Ok((ReviewId(row.get(0)), digest(row, 1)?)))
+            .collect()
+    }
+}
+
+fn review_row(row: &Row) -> Result<ReviewRow, StoreError> {
+    let id = ReviewId(row.get(0));
+    let corrupt = |error: serde_json::Error| StoreError::corrupt(format!("review {id}"), error);
+    let verdict: Option<Value> = row.get(8);
+    Ok(ReviewRow {
+        id,
+        run: RunId(row.get(1)),
+        step: StepId(row.get(2)),
+        ask: row.get(3),
+        digest: digest(row, 4)?,
+        title: row.get(5),
+        status: row.get(6),
+        question: serde_json::from_value(row.get(7)).map_err(corrupt)?,
+        verdict: verdict.map(serde_json::from_value).transpose().map_err(corrupt)?,
+        decided_by: row.get(9),
+        opened_at: row.get(10),
+        due_at: row.get(11),
+        decided_at: row.get(12),
+    })
+}
