@@ -74,6 +74,17 @@ impl Store {
         Ok(Some(Loaded { run, head }))
     }
 
+    /// The number and hash of a run's last entry.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn head(&self, run: RunId) -> Result<Option<(i64, Digest)>, StoreError> {
+        let client = self.client().await?;
+        let statement = "select seq, hash from journal where run_id = $1 order by seq desc limit 1";
+        let row = client.query_opt(statement, &[&run.0]).await?;
+        row.map(|row| Ok((row.get(0), digest(&row, 1)?))).transpose()
+    }
+
     /// At most `limit` entries of a run behind number `after`, in order.
     ///
     /// # Errors

@@ -1,0 +1,46 @@
+//! The work of an agent step: ask the models of its tier, in their order, within the step's time.
+
+use std::sync::Arc;
+
+use ractor::ActorRef;
+use serde_json::Value;
+
+use crate::domain::event::{ErrorKind, StepError};
+use crate::domain::label::Label;
+use crate::domain::plan::{Answer, Stimulus};
+use crate::domain::workflow::{Step, StepKind, Version};
+use crate::orchestrator::engine::Engine;
+use crate::orchestrator::failpoint;
+use crate::orchestrator::run;
+
+/// Asks the agent of `step`; each model that fails is told to the run as it happens.
+pub(super) async fn ask(
+    engine: Arc<Engine>,
+    run: ActorRef<run::Msg>,
+    version: Arc<Version>,
+    step: Step,
+    with: Value,
+    label: Label,
+) -> Stimulus {
+    let agent = match &step.kind {
+        StepKind::Agent(wanted) => version.agents.get(&wanted.agent),
+        StepKind::Action(_) | StepKind::Review(_) => None,
+    };
+    let Some(agent) = agent else {
+        let error = StepError::new(ErrorKind::Invalid, "the step's agent is not part of its version");
+        return Stimulus::Answered(step.id, None, Answer::Failed(error));
+    };
+    let tried = |call| {
+        let _ = run.cast(run::Msg::Learn(Box::new(Stimulus::Tried(step.id.clone(), call))));
+    };
+    let asked = engine.models.answer(agent, &with, label, &tried);
+    let (call, answer) = match tokio::time::timeout(step.timeout.0, asked).await {
+        Ok(answered) => answered,
+        Err(_) => {
+            let message = format!("no answer within {}", step.timeout);
+            (None, Answer::Failed(StepError::new(ErrorKind::Timeout, message)))
+        }
+    };
+    failpoint::hit(failpoint::AGENT_ANSWERED);
+    Stimulus::Answered(step.id, call, answer)
+}
