@@ -348,6 +348,9 @@ impl Planner<'_, '_> {
         let (StepKind::Action(wanted), StepStatus::Pending) = (&step.kind, self.run.status(id)) else {
             return Ok(());
         };
+        if !self.is_ready(step) {
+            return Ok(());
+        }
         let filled = {
             let scope = self.scope();
             scope.fill(&wanted.with).and_then(|filled| Ok((filled, scope.label(&wanted.with)?)))

@@ -1,1 +1,446 @@
-//! What planning promises.
+//! What planning promises: told as stories first, then held against any sequence of happenings.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::*;
+use crate::domain::digest::Digest;
+use crate::domain::duration::Span;
+use crate::domain::event::Opened;
+use crate::domain::ids::WorkflowName;
+use crate::domain::retry::Retry;
+use crate::domain::workflow::{ActionStep, Agent, AgentStep, ReviewStep, StepKind};
+
+/// A run with everything planning rests on; `learn` is what the run actor does, without the actor.
+struct Story {
+    version: Version,
+    stage: Stage,
+    repeat: Repeat,
+    policy: Policy,
+    taken: BTreeMap<EffectKey, Existing>,
+    now: Timestamp,
+    run: Run,
+    journal: Vec<Entry>,
+}
+
+impl Story {
+    fn new(steps: Vec<Step>) -> Self {
+        let agent = Agent {
+            agent: "writer".into(),
+            tier: "draft".into(),
+            prompt: "Write.".into(),
+            output: json!({"type": "object"}),
+            classes: Vec::new(),
+            canned: None,
+            max_tokens: 100,
+        };
+        let version = Version {
+            workflow: "test".into(),
+            title: "A test".into(),
+            input: json!({"type": "object"}),
+            steps,
+            agents: BTreeMap::from([("writer".into(), agent)]),
+        };
+        let opened = Opened {
+            workflow: WorkflowName::from("test"),
+            version: version.digest(),
+            title: "A test".into(),
+            input: json!({"from": "ann@client.example", "body": "Hello"}),
+            label: Label::Untrusted,
+            trigger: "email".into(),
+        };
+        let now = Timestamp::from_second(1_000_000).unwrap();
+        Self {
+            version,
+            stage: Stage::Supervised,
+            repeat: Repeat::None,
+            policy: Policy::default(),
+            taken: BTreeMap::new(),
+            now,
+            run: Run::open(RunId(Uuid::from_u128(7)), opened.clone(), now),
+            journal: vec![Entry {
+                event: Event::RunOpened(opened),
+                actor: "trigger:email".into(),
+                label: Label::Untrusted,
+            }],
+        }
+    }
+
+    fn learn(&mut self, stimuli: &[Stimulus]) -> Transition {
+        let workspace = json!({"name": "Harbour & Pine"});
+        let repeat = self.repeat;
+        let env = Env {
+            version: &self.version,
+            stage: self.stage,
+            policy: &self.policy,
+            workspace: &workspace,
+            repeat: &|_| repeat,
+            taken: &self.taken,
+            now: self.now,
+            jitter: 0.0,
+        };
+        let transition = advance(&mut self.run, stimuli, &env).unwrap();
+        self.journal.extend(transition.entries.iter().cloned());
+        transition
+    }
+
+    fn tick(&mut self) -> Transition {
+        self.learn(&[Stimulus::Tick])
+    }
+
+    fn decide(&mut self, verdict: Verdict) -> Transition {
+        let review = self.open_review();
+        self.learn(&[Stimulus::Decided { review, verdict, by: "owner".into() }])
+    }
+
+    fn open_review(&self) -> ReviewId {
+        let open = self.run.steps.values().find_map(|record| match record.status {
+            StepStatus::Asking { review, .. } => Some(review),
+            _ => None,
+        });
+        open.expect("a review is open")
+    }
+
+    fn kinds(transition: &Transition) -> Vec<String> {
+        let kind =
+            |entry: &Entry| serde_json::to_value(&entry.event).unwrap()["kind"].as_str().unwrap().to_owned();
+        transition.entries.iter().map(kind).collect()
+    }
+}
+
+fn step(id: &str, needs: &[&str], kind: StepKind) -> Step {
+    Step {
+        id: id.into(),
+        name: None,
+        needs: needs.iter().map(|need| StepId::from(*need)).collect(),
+        when: None,
+        kind,
+        retry: Retry { attempts: 3, ..Retry::default() },
+        timeout: Span::secs(60),
+    }
+}
+
+fn action(name: &str, with: Value) -> StepKind {
+    StepKind::Action(ActionStep { action: name.into(), with, dedupe: None, review: None })
+}
+
+fn noop(id: &str, needs: &[&str]) -> Step {
+    step(id, needs, action("noop", json!({"value": id})))
+}
+
+fn reply(id: &str, needs: &[&str]) -> Step {
+    let with = json!({"to": "{{ input.from }}", "subject": "Re", "body": "You wrote: {{ input.body }}"});
+    step(id, needs, action("email.send", with))
+}
+
+fn draft(id: &str, needs: &[&str]) -> Step {
+    let with = json!({"text": "{{ input.body }}"});
+    step(id, needs, StepKind::Agent(AgentStep { agent: "writer".into(), with }))
+}
+
+fn failure(kind: ErrorKind) -> StepError {
+    StepError::new(kind, "no")
+}
+
+fn answered(step: &str, answer: Answer) -> Stimulus {
+    Stimulus::Answered(step.into(), None, answer)
+}
+
+fn output(value: Value) -> Answer {
+    Answer::Output { output: value, label: Label::Untrusted, confidence: Some(0.9) }
+}
+
+#[test]
+fn a_pure_step_begins_only_after_the_one_before_it_is_durable() {
+    let mut story = Story::new(vec![noop("a", &[]), noop("b", &["a"])]);
+    let first = story.tick();
+    assert_eq!((first.tasks, first.entries.len()), (vec![Task::Instant("a".into())], 0));
+    let second = story.learn(&[Stimulus::Instant("a".into())]);
+    assert_eq!(Story::kinds(&second), ["step.succeeded"]);
+    assert_eq!(second.tasks, [Task::Instant("b".into())]);
+    let last = story.learn(&[Stimulus::Instant("b".into())]);
+    assert_eq!(Story::kinds(&last), ["step.succeeded", "run.finished"]);
+    assert_eq!(last.rest, Rest::Over(Outcome::Succeeded));
+}
+
+#[test]
+fn an_external_effect_of_a_supervised_version_waits_for_the_owner_and_then_is_exactly_what_was_approved() {
+    let mut story = Story::new(vec![reply("reply", &[])]);
+    let asked = story.tick();
+    assert_eq!(Story::kinds(&asked), ["step.started", "effect.proposed", "review.opened"]);
+    assert_eq!((asked.tasks.len(), asked.rest), (0, Rest::Asleep { wake_at: None }));
+    let Event::ReviewOpened(question) = &asked.entries[2].event else { panic!() };
+    assert_eq!(question.digest, question.action.as_ref().unwrap().digest());
+    assert!(question.reasons.iter().any(|reason| reason.contains("supervised")));
+    assert!(question.reasons.iter().any(|reason| reason.contains("ann@client.example")));
+    let approved = story.decide(Verdict::Approved);
+    assert_eq!(Story::kinds(&approved), ["review.decided", "effect.started"]);
+    let [Task::Perform(proposal)] = &approved.tasks[..] else { panic!() };
+    assert_eq!(proposal.action.digest(), question.digest);
+    let done = story.learn(&[Stimulus::Effect("reply".into(), EffectResult::Succeeded(json!({})))]);
+    assert_eq!(Story::kinds(&done), ["effect.succeeded", "step.succeeded", "run.finished"]);
+}
+
+#[test]
+fn an_edit_is_a_new_digest_and_is_what_gets_sent() {
+    let mut story = Story::new(vec![reply("reply", &[])]);
+    story.tick();
+    let params = json!({"to": "ann@client.example", "subject": "Re", "body": "Better."});
+    let started = story.decide(Verdict::Edited { params: params.clone() });
+    let [Task::Perform(proposal)] = &started.tasks[..] else { panic!() };
+    assert_eq!(proposal.action.params, params);
+    assert_eq!(proposal.digest, proposal.action.digest());
+    let Event::EffectStarted { digest, .. } = &started.entries[1].event else { panic!() };
+    assert_eq!(*digest, proposal.digest);
+}
+
+#[test]
+fn a_rejected_effect_gives_its_key_back_and_the_run_ends_as_declined() {
+    let mut story = Story::new(vec![reply("reply", &[]), noop("after", &["reply"])]);
+    story.tick();
+    let over = story.decide(Verdict::Rejected { reason: "not this one".into() });
+    assert_eq!(Story::kinds(&over), ["review.decided", "effect.withdrawn", "step.declined", "run.finished"]);
+    assert_eq!(over.rest, Rest::Over(Outcome::Declined));
+    assert_eq!(*story.run.status(&"after".into()), StepStatus::Pending, "nothing after it was done");
+}
+
+#[test]
+fn a_time_out_never_means_yes() {
+    let mut story = Story::new(vec![reply("reply", &[])]);
+    story.tick();
+    let over = story.decide(Verdict::Expired);
+    assert!(over.tasks.is_empty());
+    assert_eq!(over.rest, Rest::Over(Outcome::Failed));
+}
+
+#[test]
+fn a_decision_about_another_review_changes_nothing() {
+    let mut story = Story::new(vec![reply("reply", &[])]);
+    story.tick();
+    let stranger =
+        Stimulus::Decided { review: ReviewId(Uuid::nil()), verdict: Verdict::Approved, by: "x".into() };
+    assert!(story.learn(&[stranger]).entries.is_empty());
+}
+
+#[test]
+fn after_a_crash_a_harmless_effect_is_repeated_and_one_that_cannot_be_known_is_asked_about() {
+    for (repeat, kinds) in [
+        (Repeat::Natural, vec!["effect.started"]),
+        (Repeat::Token, vec!["effect.started"]),
+        (Repeat::Probe, vec![]),
+        (Repeat::None, vec!["effect.unknown", "review.opened"]),
+    ] {
+        let mut story = Story::new(vec![reply("reply", &[])]);
+        story.repeat = repeat;
+        story.tick();
+        story.decide(Verdict::Approved);
+        let recovered = story.learn(&[Stimulus::Recovered, Stimulus::Tick]);
+        assert_eq!(Story::kinds(&recovered), kinds, "{repeat:?}");
+        assert_eq!(matches!(recovered.tasks[..], [Task::Probe(_)]), repeat == Repeat::Probe);
+    }
+}
+
+#[test]
+fn an_effect_in_doubt_is_resolved_by_the_owner_alone() {
+    for (choice, kinds) in [
+        ("happened", vec!["review.decided", "effect.succeeded", "step.succeeded", "run.finished"]),
+        ("again", vec!["review.decided", "effect.started"]),
+        ("give_up", vec!["review.decided", "step.declined", "run.finished"]),
+    ] {
+        let mut story = Story::new(vec![reply("reply", &[])]);
+        story.tick();
+        story.decide(Verdict::Approved);
+        let doubt = Stimulus::Effect("reply".into(), EffectResult::Unknown("the line went dead".into()));
+        assert_eq!(Story::kinds(&story.learn(&[doubt])), ["effect.unknown", "review.opened"]);
+        assert_eq!(Story::kinds(&story.decide(Verdict::Answered { answer: json!(choice) })), kinds);
+    }
+}
+
+#[test]
+fn a_passing_failure_is_tried_again_later_and_a_lasting_one_is_not() {
+    let mut story = Story::new(vec![draft("draft", &[])]);
+    story.tick();
+    for second in [1, 2] {
+        let failed = story.learn(&[answered("draft", Answer::Failed(failure(ErrorKind::Unavailable)))]);
+        let wake_at = story.now + SignedDuration::from_secs(second);
+        assert_eq!(failed.rest, Rest::Asleep { wake_at: Some(wake_at) });
+        assert!(story.tick().entries.is_empty(), "not before its time");
+        story.now = wake_at;
+        assert_eq!(Story::kinds(&story.tick()), ["step.started"]);
+    }
+    let last = story.learn(&[answered("draft", Answer::Failed(failure(ErrorKind::Unavailable)))]);
+    assert_eq!(last.rest, Rest::Over(Outcome::Failed), "three attempts are all there are");
+
+    let mut story = Story::new(vec![draft("draft", &[])]);
+    story.tick();
+    let refused = story.learn(&[answered("draft", Answer::Failed(failure(ErrorKind::Refused)))]);
+    assert_eq!(refused.rest, Rest::Over(Outcome::Failed));
+}
+
+#[test]
+fn the_owner_is_the_last_model_and_the_answer_is_the_owners_word() {
+    let mut story = Story::new(vec![draft("draft", &[])]);
+    story.tick();
+    let asked = story.learn(&[answered("draft", Answer::Owner { reasons: vec!["no key is set".into()] })]);
+    let Event::ReviewOpened(question) = &asked.entries[0].event else { panic!() };
+    assert_eq!((question.ask, question.form.clone()), (Ask::Answer, Some(json!({"type": "object"}))));
+    story.decide(Verdict::Answered { answer: json!({"body": "Hi"}) });
+    assert_eq!(story.run.label_of("steps.draft.output"), Label::Owner);
+    assert_eq!(story.run.finished.as_ref().unwrap().0, Outcome::Succeeded);
+}
+
+#[test]
+fn a_step_that_builds_on_a_skipped_one_is_skipped_too_and_says_why() {
+    let mut skipped = draft("draft", &[]);
+    skipped.when = Some("input.body == 'Bye'".into());
+    let with = json!({"kind": "lead", "key": "k", "data": "{{ steps.draft.output }}"});
+    let save = step("save", &["draft"], action("records.put", with));
+    let mut story = Story::new(vec![skipped, save, noop("end", &["save"])]);
+    let transition = story.tick();
+    assert_eq!(Story::kinds(&transition), ["step.skipped", "step.skipped"]);
+    let Event::StepSkipped { reason, .. } = &transition.entries[1].event else { panic!() };
+    assert!(reason.contains("`draft`"));
+    assert_eq!(transition.tasks, [Task::Instant("end".into())]);
+}
+
+#[test]
+fn a_template_that_cannot_be_filled_in_fails_its_step_with_the_name_that_is_missing() {
+    let mut story =
+        Story::new(vec![step("save", &[], action("email.send", json!({"to": "{{ input.nobody }}"})))]);
+    let transition = story.tick();
+    let Event::StepFailed { error, .. } = &transition.entries[1].event else { panic!() };
+    assert_eq!(error.kind, ErrorKind::Invalid);
+    assert!(error.message.contains("input.nobody"), "{error}");
+}
+
+#[test]
+fn cancelling_withdraws_the_question_but_waits_for_an_effect_in_flight() {
+    let mut story = Story::new(vec![reply("reply", &[])]);
+    story.tick();
+    let cancelled = story.learn(&[Stimulus::Cancel { by: "owner".into() }]);
+    assert_eq!(
+        Story::kinds(&cancelled),
+        ["run.cancelling", "effect.withdrawn", "review.superseded", "run.finished"]
+    );
+
+    let mut story = Story::new(vec![reply("reply", &[])]);
+    story.tick();
+    story.decide(Verdict::Approved);
+    let cancelling = story.learn(&[Stimulus::Cancel { by: "owner".into() }]);
+    assert_eq!(cancelling.rest, Rest::Busy);
+    let over = story.learn(&[Stimulus::Effect("reply".into(), EffectResult::Succeeded(json!({})))]);
+    assert_eq!(over.rest, Rest::Over(Outcome::Cancelled));
+}
+
+#[test]
+fn the_same_key_gives_the_first_result_or_waits_for_it() {
+    let mut story = Story::new(vec![reply("reply", &[])]);
+    let key = EffectKey { action: "email.send".into(), key: format!("{}/reply", story.run.id) };
+    let holder = Existing { effect: EffectId(Uuid::nil()), run: RunId(Uuid::nil()), response: None };
+    story.taken.insert(key.clone(), holder.clone());
+    assert_eq!(Story::kinds(&story.tick()), ["step.started", "attempt.failed"]);
+    story.now = story.now + SignedDuration::from_secs(31);
+    story.taken.insert(key, Existing { response: Some(json!({"message_id": "x"})), ..holder });
+    let reused = story.tick();
+    assert_eq!(Story::kinds(&reused), ["step.started", "effect.reused", "step.succeeded", "run.finished"]);
+}
+
+#[test]
+fn a_question_goes_on_with_whatever_the_owner_says() {
+    let ask = ReviewStep { ask: "Ship to {{ input.from }}?".into(), form: None, shows: Default::default() };
+    let mut story = Story::new(vec![step("ask", &[], StepKind::Review(ask))]);
+    story.tick();
+    story.decide(Verdict::Rejected { reason: "no".into() });
+    let StepStatus::Succeeded { output, .. } = story.run.status(&"ask".into()) else { panic!() };
+    assert_eq!(output["decision"], "rejected");
+}
+
+/// Anything that can be told to a run, in any order, sensible or not.
+fn any_stimulus() -> impl Strategy<Value = u8> {
+    0u8..18
+}
+
+fn concrete(story: &Story, choice: u8) -> Stimulus {
+    let review = story.run.steps.values().find_map(|record| match record.status {
+        StepStatus::Asking { review, .. } => Some(review),
+        _ => None,
+    });
+    let review = review.unwrap_or(ReviewId(Uuid::nil()));
+    let decided = |verdict| Stimulus::Decided { review, verdict, by: "owner".into() };
+    let params = json!({"to": "bob@client.example", "subject": "s", "body": "b"});
+    match choice {
+        0 => Stimulus::Tick,
+        1 => Stimulus::Recovered,
+        2 => Stimulus::Instant("pure".into()),
+        3 => answered("draft", output(json!({"body": "Hi"}))),
+        4 => answered("draft", Answer::Owner { reasons: Vec::new() }),
+        5 => answered("draft", Answer::Failed(failure(ErrorKind::Timeout))),
+        6 => answered("draft", Answer::Failed(failure(ErrorKind::Internal))),
+        7 => Stimulus::Effect("reply".into(), EffectResult::Succeeded(json!({"ok": true}))),
+        8 => Stimulus::Effect("reply".into(), EffectResult::Failed(failure(ErrorKind::Unavailable))),
+        9 => Stimulus::Effect("reply".into(), EffectResult::Unknown("?".into())),
+        10 => Stimulus::Effect("reply".into(), EffectResult::Absent),
+        11 => decided(Verdict::Approved),
+        12 => decided(Verdict::Edited { params }),
+        13 => decided(Verdict::Rejected { reason: "no".into() }),
+        14 => decided(Verdict::Answered { answer: json!("again") }),
+        15 => decided(Verdict::Answered { answer: json!({"body": "Hi"}) }),
+        16 => decided(Verdict::Expired),
+        _ => Stimulus::Cancel { by: "owner".into() },
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #[test]
+    fn whatever_happens_the_journal_folds_to_the_same_run_and_nothing_goes_out_unapproved(
+        choices in proptest::collection::vec((any_stimulus(), 0i64..40), 1..40),
+        repeat in prop_oneof![Just(Repeat::Natural), Just(Repeat::Probe), Just(Repeat::None)],
+    ) {
+        let mut story = Story::new(vec![draft("draft", &[]), noop("pure", &["draft"]), reply("reply", &["pure"])]);
+        story.repeat = repeat;
+        story.tick();
+        for (choice, seconds) in choices {
+            story.now = story.now + SignedDuration::from_secs(seconds);
+            let stimulus = concrete(&story, choice);
+            let transition = story.learn(&[stimulus]);
+            // A run that is neither over nor busy waits for something that has a name.
+            if let Rest::Asleep { wake_at } = transition.rest {
+                let asking = story.run.steps.values().any(|r| matches!(r.status, StepStatus::Asking { .. }));
+                prop_assert!(asking || wake_at.is_some());
+            }
+        }
+        let journal = story.journal.iter().map(|entry| (entry.event.clone(), story.run.opened_at));
+        prop_assert_eq!(Run::fold(story.run.id, journal).unwrap(), story.run.clone());
+        check_approvals(&story.journal)?;
+    }
+}
+
+/// Every start that is not a repetition follows a decision about exactly that digest.
+fn check_approvals(journal: &[Entry]) -> Result<(), TestCaseError> {
+    let mut asked: BTreeMap<ReviewId, Digest> = BTreeMap::new();
+    let mut approved: Option<Digest> = None;
+    for entry in journal {
+        match &entry.event {
+            Event::ReviewOpened(question) => {
+                asked.insert(question.review, question.digest);
+            }
+            Event::ReviewDecided { verdict: Verdict::Approved, review, .. } => {
+                approved = asked.get(review).copied()
+            }
+            Event::ReviewDecided { verdict: Verdict::Edited { params }, .. } => {
+                approved = Some(Action { action: "email.send".into(), params: params.clone() }.digest());
+            }
+            Event::EffectStarted { digest, action, again: false, .. } => {
+                prop_assert_eq!(approved.take(), Some(*digest));
+                prop_assert_eq!(action.digest(), *digest);
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
