@@ -6,12 +6,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use serde_json::Value;
+use tokio::sync::broadcast;
 
 use crate::config::workspace::Definitions;
 use crate::connectors::registry::Connectors;
 use crate::domain::digest::Digest;
-use crate::domain::ids::{NodeId, WorkflowName};
+use crate::domain::ids::{NodeId, RunId, WorkflowName};
 use crate::domain::policy::Policy;
+use crate::domain::run::RunStatus;
 use crate::domain::workflow::Stage;
 use crate::memory::Embedder;
 use crate::models::Models;
@@ -22,6 +24,20 @@ use crate::store::{Store, StoreError};
 
 /// Tells the time; tests bring their own.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// How far a listener may fall behind before it misses something: it then looks into the database.
+const MOVED_BACKLOG: usize = 4096;
+
+/// A transition of a run that has just become durable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Moved {
+    /// Which run.
+    pub run: RunId,
+    /// The number of its last journal entry.
+    pub seq: i64,
+    /// What it does now.
+    pub status: RunStatus,
+}
 
 /// What the actors of one node share.
 pub struct Engine {
@@ -41,6 +57,8 @@ pub struct Engine {
     pub connectors: Connectors,
     /// What turns texts into vectors.
     pub embedder: Arc<dyn Embedder>,
+    /// Tells whoever listens that a run of this node has moved. A hint: slow listeners miss some.
+    pub moved: broadcast::Sender<Moved>,
     /// How many runs are in motion on this node; the supervisor counts.
     pub in_motion: AtomicUsize,
     clock: Clock,
@@ -87,6 +105,7 @@ impl Engine {
             models: parts.models,
             connectors: parts.connectors,
             embedder: parts.embedder,
+            moved: broadcast::Sender::new(MOVED_BACKLOG),
             in_motion: AtomicUsize::new(0),
             clock: parts.clock,
             versions: Mutex::default(),

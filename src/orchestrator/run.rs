@@ -20,7 +20,7 @@ use crate::domain::plan::{
 use crate::domain::run::Run;
 use crate::domain::step::StepStatus;
 use crate::domain::workflow::{Step, Version};
-use crate::orchestrator::engine::Engine;
+use crate::orchestrator::engine::{Engine, Moved};
 use crate::orchestrator::{action, agent, worker};
 use crate::store::StoreError;
 use crate::store::journal::read::Loaded;
@@ -249,6 +249,8 @@ impl State {
         self.run = way.run;
         self.head = way.head;
         self.taken.clear();
+        let moved = Moved { run: self.run.id, seq: self.run.seq, status: way.rest.status() };
+        let _ = self.engine.moved.send(moved); // nobody may be listening
         match way.rest {
             Rest::Busy => self.begin(myself, way.tasks).await,
             Rest::Asleep { wake_at: Some(at) } if way.nap => {

@@ -1,0 +1,14 @@
+//! One binary for everything seen from outside, grouped by promise. Each test has a database of
+//! its own, cloned from a template on one server that the whole binary shares.
+
+#![allow(missing_docs)]
+
+mod support;
+
+mod api;
+mod bad_input;
+mod engine;
+mod layering;
+mod memory;
+mod survival;
+mod walkthrough;
