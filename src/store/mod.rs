@@ -1,9 +1,11 @@
 //! All SQL of Steward, one file per aggregate; nothing outside this module writes a statement.
 //!
 //! - [`Store`] is the pool and the way in; [`error`] turns constraint names into typed errors;
+//! - [`memory`]: documents, their chunks and the hybrid search;
 //! - [`migrate`] brings the schema up to date and refuses a newer one.
 
 pub mod error;
+pub mod memory;
 pub mod migrate;
 
 use std::time::Duration;
