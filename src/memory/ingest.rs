@@ -15,8 +15,12 @@ use crate::memory::{Embedder, embed};
 use crate::store::memory::{self as stored, Document, NewChunk, NewDocument};
 use crate::store::{Store, StoreError};
 
-/// The largest document, in bytes: a thick book. Its vectors take about 12 MB while it is added.
+/// The largest document, in bytes: five thick books.
 pub const LARGEST: usize = 5 * 1024 * 1024;
+
+/// The most chunks of one document: more than twice what [`LARGEST`] makes when it is prose, so only
+/// crumbs get there. Their vectors take 30 MB while the document is added.
+pub const MOST_CHUNKS: usize = 20_000;
 
 /// The longest name of a document, in bytes.
 pub const LONGEST_PATH: usize = 512;
@@ -53,6 +57,14 @@ pub enum IngestError {
         /// Which document.
         path: String,
     },
+    /// Cut into too many pieces.
+    #[error("{path}: a document may have at most {MOST_CHUNKS} chunks, and this one has {chunks}; split it")]
+    TooManyChunks {
+        /// Which document.
+        path: String,
+        /// How many it has.
+        chunks: usize,
+    },
     /// Too many files.
     #[error("{0}: more than {MOST_FILES} documents in one folder; add its parts one by one")]
     TooMany(String),
@@ -84,6 +96,7 @@ impl IngestError {
             | Self::Kind(_)
             | Self::NotText { .. }
             | Self::TooLarge { .. }
+            | Self::TooManyChunks { .. }
             | Self::Read { .. } => true,
             Self::TooMany(_) | Self::Embed(_) | Self::Store(_) | Self::Cut(_) => false,
         }
@@ -138,6 +151,9 @@ pub async fn add(
     let cut = tokio::task::spawn_blocking(move || chunk::cut(kind, &text))
         .await
         .map_err(|error| IngestError::Cut(error.to_string()))?;
+    if cut.pieces.len() > MOST_CHUNKS {
+        return Err(IngestError::TooManyChunks { path: path.to_owned(), chunks: cut.pieces.len() });
+    }
     let title = title_of(path, &cut);
     let space = stored::space(store, &embedder.space(), embedder.dimensions()).await?;
     let chunks = embedded(embedder, cut.pieces).await?;

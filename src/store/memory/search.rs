@@ -73,7 +73,8 @@ pub struct Hit {
     pub similarity: Option<f64>,
 }
 
-/// The best hits, best first; equal scores are ordered by path and place.
+/// The best hits, best first; of equal scores, the match by word first (a reader can see it, where the
+/// encoder guesses), then by path and place.
 ///
 /// # Errors
 /// When the database fails.
@@ -172,7 +173,7 @@ from by_word w
 full join by_meaning m using (document, place)
 join chunks c using (document, place)
 join documents d on d.id = document
-order by score desc, d.path, place
+order by score desc, w.rank nulls last, d.path, place
 limit $5"
     )
 }
