@@ -123,8 +123,7 @@ pub async fn space(store: &Store, model: &str, dimensions: usize) -> Result<Spac
 pub async fn known_space(store: &Store, model: &str) -> Result<Option<Space>, StoreError> {
     in_time(READ_WAIT, async {
         let client = store.client().await?;
-        let sql = "select id, dimensions, active from embedding_spaces where model = $1";
-        let statement = client.prepare_cached(sql).await?;
+        let statement = client.prepare_cached(SPACE).await?;
         Ok(client.query_opt(&statement, &[&model]).await?.as_ref().map(space_of))
     })
     .await
@@ -135,11 +134,15 @@ async fn register(store: &Store, model: &str, dimensions: usize) -> Result<Space
     let mut client = store.client().await?;
     let tx = client.transaction().await?;
     tx.execute("select pg_advisory_xact_lock($1)", &[&SPACE_LOCK]).await?;
+    // Somebody may have registered it while we stood in line. Its row and index must not be touched again
+    // then: whoever writes vectors holds locks on both, in the other order.
+    if let Some(row) = tx.query_opt(SPACE, &[&model]).await? {
+        return Ok(space_of(&row));
+    }
     let row = tx
         .query_one(
             "insert into embedding_spaces (model, dimensions, active)
              values ($1, $2, not exists (select from embedding_spaces where active))
-             on conflict (model) do update set model = excluded.model
              returning id, dimensions, active",
             &[&model, &dimensions],
         )
@@ -147,7 +150,7 @@ async fn register(store: &Store, model: &str, dimensions: usize) -> Result<Space
     let space = space_of(&row);
     let Space { id, dimensions, .. } = space;
     tx.batch_execute(&format!(
-        "create index if not exists embeddings_space_{id} on embeddings
+        "create index embeddings_space_{id} on embeddings
          using hnsw ((embedding::vector({dimensions})) vector_cosine_ops) where space_id = {id}"
     ))
     .await?;
@@ -252,6 +255,8 @@ pub async fn list(store: &Store) -> Result<Vec<Document>, StoreError> {
     })
     .await
 }
+
+const SPACE: &str = "select id, dimensions, active from embedding_spaces where model = $1";
 
 const DOCUMENT: &str = "select d.id, d.path, d.version, d.title, d.digest, d.label, d.added_at,
     (select count(*) from chunks c where c.document = d.id) as chunks from documents d";
