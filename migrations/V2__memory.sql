@@ -27,20 +27,36 @@ create table documents (
 
 create unique index documents_current on documents (path) where superseded_at is null;
 
+-- Numbers are written as INV-2024-0042, INV/2024/0042 or INV 2024 0042: taken apart at their joints,
+-- in what is stored and in what is asked, they all meet.
+create function loosened(text text) returns text language sql immutable parallel safe
+    return regexp_replace(text, '(\w)[-/_](?=\w)', '\1 ', 'g');
+
 create table chunks (
     document  uuid    not null constraint chunks_document references documents,
     place     integer not null,
     heading   text    not null,
     text      text    not null,
     tsv       tsvector generated always as (
-        setweight(to_tsvector('english', heading), 'A') || to_tsvector('english', text)) stored,
-    space_id  integer not null constraint chunks_space references embedding_spaces,
-    embedding vector(384) not null,
+        setweight(to_tsvector('english', loosened(heading)), 'A')
+        || to_tsvector('english', loosened(text))) stored,
     constraint chunks_pk primary key (document, place)
 );
 
 create index chunks_text on chunks using gin (tsv);
-create index chunks_embedding on chunks using hnsw (embedding vector_cosine_ops);
+
+-- Apart from the chunks, because a chunk may be in two spaces while a new one is being built. A vector
+-- can always be made again from its text, so superseding a document drops its vectors: the nearest
+-- neighbours are then always current ones. Each space gets an HNSW index of its own when it is
+-- registered (`embeddings_space_<id>`): dimensions differ, and neighbours must never mix.
+create table embeddings (
+    space_id  integer not null constraint embeddings_space references embedding_spaces,
+    document  uuid    not null,
+    place     integer not null,
+    embedding vector  not null,
+    constraint embeddings_pk primary key (document, place, space_id),
+    constraint embeddings_chunk foreign key (document, place) references chunks
+);
 
 create table records (
     kind       text        not null,

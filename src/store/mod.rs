@@ -5,10 +5,13 @@
 //! - [`journal`] is the group commit and what reads it back;
 //! - [`migrate`] brings the schema up to date and refuses a newer one;
 //! - [`postgres`] is the private server of a workspace without a database URL.
+//! - [`memory`]: documents, their chunks and the hybrid search;
+//! - [`migrate`] brings the schema up to date and refuses a newer one.
 
 pub mod effects;
 pub mod error;
 pub mod journal;
+pub mod memory;
 pub mod migrate;
 pub mod postgres;
 pub mod reviews;
