@@ -56,7 +56,7 @@ pub struct Smtp {
     pub password: Option<SecretRef>,
     /// How long one mail may take.
     #[serde(default = "half_a_minute")]
-    #[schemars(with = "String")]
+    #[schemars(with = "String", extend("format" = "span"))]
     pub timeout: Span,
 }
 
@@ -82,11 +82,11 @@ pub struct Http {
     pub allow: Vec<String>,
     /// Private networks that may be reached, such as `192.168.1.0/24`. None by default.
     #[serde(default)]
-    #[schemars(with = "Vec<String>")]
+    #[schemars(with = "Vec<String>", extend("items" = {"type": "string", "format": "network"}))]
     pub allow_networks: Vec<IpNet>,
     /// How long one request may take.
     #[serde(default = "half_a_minute")]
-    #[schemars(with = "String")]
+    #[schemars(with = "String", extend("format" = "span"))]
     pub timeout: Span,
 }
 

@@ -33,6 +33,7 @@ pub const BUILT_IN: [&str; 3] = ["encoder", "canned", "owner"];
 #[serde(deny_unknown_fields)]
 pub struct Provider {
     /// Such as `https://api.openai.com/v1` or `http://localhost:11434/v1`.
+    #[schemars(with = "String", extend("format" = "url"))]
     pub base_url: Url,
     /// The key, as `env:NAME`. A provider whose variable is not set is passed over.
     #[serde(default)]
@@ -45,7 +46,7 @@ pub struct Provider {
     pub per_minute: Option<u32>,
     /// How long one call may take.
     #[serde(default = "a_minute")]
-    #[schemars(with = "String")]
+    #[schemars(with = "String", extend("format" = "span"))]
     pub timeout: Span,
     /// Whether it understands `response_format: json_schema`; otherwise the schema goes into the prompt.
     #[serde(default = "yes")]
@@ -70,10 +71,10 @@ pub struct Model {
 #[serde(deny_unknown_fields)]
 pub struct Price {
     /// Read.
-    #[schemars(with = "String")]
+    #[schemars(with = "String", extend("format" = "money"))]
     pub input: Money,
     /// Written.
-    #[schemars(with = "String")]
+    #[schemars(with = "String", extend("format" = "money"))]
     pub output: Money,
 }
 

@@ -8,7 +8,7 @@ use serde::Deserialize;
 /// Where a secret is found: `env:NAME`. Files hold the name, never the secret itself.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
-#[schemars(with = "String", extend("pattern" = "^env:[A-Z_][A-Z0-9_]*$"))]
+#[schemars(with = "String", extend("format" = "secret", "examples" = ["env:NAME"]))]
 pub struct SecretRef {
     /// The environment variable.
     pub variable: String,

@@ -1,5 +1,6 @@
 //! `config/settings.yaml`: who the owner is and where Steward listens.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use schemars::JsonSchema;
@@ -15,8 +16,15 @@ pub struct Settings {
     pub workspace: Workspace,
     /// Where the service listens.
     #[serde(default = "loopback")]
-    #[schemars(with = "String")]
+    #[schemars(with = "String", extend("format" = "socket"))]
     pub listen: SocketAddr,
+    /// The mailboxes that workflows listen to, by name, each with the addresses it is reached under.
+    #[serde(default)]
+    pub mailboxes: BTreeMap<String, Vec<String>>,
+    /// The mailbox of mail that is addressed to none of them, such as a blind copy. Without one,
+    /// such mail is refused.
+    #[serde(default)]
+    pub default_mailbox: Option<String>,
     /// Where the database is; embedded when absent. `STEWARD_DATABASE_URL` comes before it.
     #[serde(default)]
     pub database: Option<Database>,
@@ -38,6 +46,9 @@ pub struct Workspace {
     /// The owner's time zone, such as `Europe/Oslo`.
     #[serde(default = "utc")]
     pub time_zone: String,
+    /// The currency in which money is counted: three capital letters.
+    #[serde(default = "dollars")]
+    pub currency: String,
 }
 
 /// Where the database is.
@@ -54,4 +65,40 @@ fn loopback() -> SocketAddr {
 
 fn utc() -> String {
     "UTC".into()
+}
+
+fn dollars() -> String {
+    "USD".into()
+}
+
+impl Settings {
+    /// The mailbox that a mail to these addresses belongs to: the first address that is known
+    /// decides, then the default.
+    #[must_use]
+    pub fn mailbox_of<'a>(&self, recipients: impl IntoIterator<Item = &'a str>) -> Option<&str> {
+        let mailbox = |recipient: &str| {
+            let mut all = self.mailboxes.iter();
+            all.find(|(_, addresses)| addresses.iter().any(|known| known.eq_ignore_ascii_case(recipient)))
+        };
+        let known = recipients.into_iter().find_map(mailbox).map(|(name, _)| name.as_str());
+        known.or(self.default_mailbox.as_deref())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mail_goes_to_the_mailbox_of_its_first_known_recipient_and_else_to_the_default() {
+        let settings: Settings = serde_json::from_value(serde_json::json!({
+            "workspace": {"name": "n", "owner": "o", "email": "o@x.example"},
+            "mailboxes": {"leads": ["hello@x.example"], "support": ["help@x.example"]},
+            "default_mailbox": "leads",
+        }))
+        .unwrap();
+        assert_eq!(settings.mailbox_of(["a@b.example", "Help@X.example"]), Some("support"));
+        assert_eq!(settings.mailbox_of(["a@b.example"]), Some("leads"));
+        assert_eq!(Settings { default_mailbox: None, ..settings }.mailbox_of([]), None);
+    }
 }

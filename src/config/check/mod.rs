@@ -1,0 +1,35 @@
+//! What `steward check` knows beyond the shape of each file: whether names exist, templates can be
+//! filled in, steps can be reached. Offline; nothing stops at the first problem.
+//!
+//! - [`workflow`] and [`agent`]: a raw file in, its resolved definition out;
+//! - [`settings`]: settings, models, connectors, policy;
+//! - `templates` with `paths`: what a template names, held against what there is;
+//! - `graph`: the order of steps, cycles, steps that can never run; `schema`: JSON Schemas themselves.
+
+pub(super) mod agent;
+pub(super) mod graph;
+pub(super) mod paths;
+pub(super) mod schema;
+pub(super) mod settings;
+pub(super) mod templates;
+pub(super) mod workflow;
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::domain::workflow::Agent;
+
+/// What the files of a workspace may refer to. A part whose file could not be read is `None`: what
+/// refers to it is given the benefit of the doubt, so that one fault is reported once.
+#[derive(Default)]
+pub(super) struct Names {
+    /// The tiers of `config/models.yaml`.
+    pub(super) tiers: Option<Vec<String>>,
+    /// The mailboxes of `config/settings.yaml`.
+    pub(super) mailboxes: Option<Vec<String>>,
+    /// The agents; `None` for one that has problems of its own.
+    pub(super) agents: BTreeMap<String, Option<Agent>>,
+    /// JSON Schema of what templates know as `workspace`.
+    pub(super) workspace: Value,
+}

@@ -1,0 +1,216 @@
+//! Settings, models, connectors and policy: what each of them says for itself.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
+use lettre::Address;
+use lettre::message::Mailbox;
+use serde_json::{Value, json};
+
+use crate::config::check::templates::{Place, Scope};
+use crate::config::connectors::Connectors;
+use crate::config::document::{Path, Reporter};
+use crate::config::models::{BUILT_IN, Models};
+use crate::config::nearest;
+use crate::config::policy::{Policy, Rule};
+use crate::config::secret::SecretRef;
+use crate::config::settings::Settings;
+use crate::domain::action::{ACTIONS, ActionSpec};
+
+/// A secret that is named but not there: what needs it is passed over until it is.
+pub(super) fn secret(report: &mut Reporter<'_>, path: &Path, secret: Option<&SecretRef>) {
+    if let Some(secret) = secret.filter(|secret| secret.resolve().is_none()) {
+        let message = format!("the environment has no `{}`", secret.variable);
+        report.warn(path, message, format!("set it before `steward up`: `export {}=…`", secret.variable));
+    }
+}
+
+/// Checks `config/settings.yaml`.
+pub(in crate::config) fn settings(report: &mut Reporter<'_>, settings: &Settings) {
+    let workspace = Path::top().key("workspace");
+    address(report, &workspace.key("email"), &settings.workspace.email);
+    if jiff::tz::TimeZone::get(&settings.workspace.time_zone).is_err() {
+        let message = format!("there is no time zone `{}`", settings.workspace.time_zone);
+        report.value(&workspace.key("time_zone"), message, "write its IANA name, such as `Europe/Oslo`");
+    }
+    let currency = &settings.workspace.currency;
+    if currency.len() != 3 || !currency.bytes().all(|b| b.is_ascii_uppercase()) {
+        let message = format!("`{currency}` is not a currency");
+        report.value(&workspace.key("currency"), message, "write three capital letters, such as `USD`");
+    }
+    mailboxes(report, settings);
+    secret(report, &Path::top().key("database").key("url"), settings.database.as_ref().map(|d| &d.url));
+}
+
+fn mailboxes(report: &mut Reporter<'_>, settings: &Settings) {
+    let path = Path::top().key("mailboxes");
+    let mut seen: BTreeMap<String, &str> = BTreeMap::new();
+    for (name, addresses) in &settings.mailboxes {
+        let path = path.key(name);
+        if addresses.is_empty() && settings.default_mailbox.as_ref() != Some(name) {
+            let message = format!("no mail reaches the mailbox `{name}`");
+            report.value(&path, message, "list at least one address, or make it the `default_mailbox`");
+        }
+        for (index, text) in addresses.iter().enumerate() {
+            let path = path.index(index);
+            address(report, &path, text);
+            match seen.entry(text.to_lowercase()) {
+                Entry::Vacant(free) => {
+                    free.insert(name);
+                }
+                Entry::Occupied(taken) => {
+                    let message = format!("`{text}` belongs to the mailbox `{}` already", taken.get());
+                    report.value(&path, message, "keep it in one mailbox");
+                }
+            }
+        }
+    }
+    if let Some(default) = settings.default_mailbox.as_ref().filter(|d| !settings.mailboxes.contains_key(*d)) {
+        let known: Vec<&str> = settings.mailboxes.keys().map(String::as_str).collect();
+        let mend = nearest::mend(default, "the mailboxes", &known);
+        report.value(&Path::top().key("default_mailbox"), format!("there is no mailbox `{default}`"), mend);
+    }
+}
+
+fn address(report: &mut Reporter<'_>, path: &Path, text: &str) {
+    if text.parse::<Address>().is_err() {
+        report.value(path, format!("`{text}` is not an email address"), "write it as `name@domain`");
+    }
+}
+
+/// Checks `config/models.yaml`; prices are in the workspace's `currency`, when that is known.
+pub(in crate::config) fn models(report: &mut Reporter<'_>, models: &Models, currency: Option<&str>) {
+    let top = Path::top();
+    for (name, provider) in &models.providers {
+        let path = top.key("providers").key(name);
+        secret(report, &path.key("key"), provider.key.as_ref());
+        if provider.concurrency == 0 || provider.per_minute == Some(0) {
+            let field = if provider.concurrency == 0 { "concurrency" } else { "per_minute" };
+            let message = format!("with `{field}: 0` nothing could ever be asked");
+            report.value(&path.key(field), message, "write at least 1, or take the line away");
+        }
+    }
+    let providers: Vec<&str> = models.providers.keys().map(String::as_str).collect();
+    for (name, model) in &models.models {
+        let path = top.key("models").key(name);
+        if BUILT_IN.contains(&name.as_str()) {
+            report.key(&path, format!("`{name}` is built in"), "give this model another name");
+        }
+        if !models.providers.contains_key(&model.provider) {
+            let mend = nearest::mend(&model.provider, "the providers", &providers);
+            report.value(&path.key("provider"), format!("there is no provider `{}`", model.provider), mend);
+        }
+        let prices = model.price.iter().flat_map(|price| [("input", &price.input), ("output", &price.output)]);
+        for (field, price) in prices {
+            if let Some(currency) = currency.filter(|currency| *currency != price.currency) {
+                let message = format!("this price is in {}, the workspace counts in {currency}", price.currency);
+                let mend = format!("write it in {currency}, or change `currency` in config/settings.yaml");
+                report.value(&path.key("price").key(field), message, mend);
+            }
+        }
+    }
+    tiers(report, models);
+}
+
+fn tiers(report: &mut Reporter<'_>, models: &Models) {
+    let path = Path::top().key("tiers");
+    let known: Vec<&str> = BUILT_IN.into_iter().chain(models.models.keys().map(String::as_str)).collect();
+    for (name, chain) in &models.tiers {
+        let path = path.key(name);
+        if chain.is_empty() {
+            let mend = "list models in the order to try them; `owner` at the end asks you";
+            report.value(&path, format!("the tier `{name}` has no models"), mend);
+        }
+        for (index, model) in chain.iter().enumerate() {
+            let place = path.index(index);
+            if !known.contains(&model.as_str()) {
+                let mend = nearest::mend(model, "the models", &known);
+                report.value(&place, format!("there is no model `{model}`"), mend);
+            } else if chain[..index].contains(model) {
+                report.value(&place, format!("`{model}` is in this chain already"), "keep the first");
+            } else if chain[..index].iter().any(|earlier| earlier == "owner") {
+                let message = format!("`{model}` is never asked: the owner always answers");
+                report.value(&place, message, "put `owner` at the end");
+            }
+        }
+    }
+}
+
+/// Checks `config/connectors.yaml`.
+pub(in crate::config) fn connectors(report: &mut Reporter<'_>, connectors: &Connectors) {
+    let email = Path::top().key("email");
+    if connectors.email.from.parse::<Mailbox>().is_err() {
+        let message = format!("`{}` is not a sender", connectors.email.from);
+        report.value(&email.key("from"), message, "write it as `Name <name@domain>` or `name@domain`");
+    }
+    if let Some(smtp) = &connectors.email.smtp {
+        let path = email.key("smtp");
+        secret(report, &path.key("password"), smtp.password.as_ref());
+        if smtp.username.is_some() != smtp.password.is_some() {
+            let lacks = if smtp.username.is_some() { "password" } else { "username" };
+            report.value(&path, format!("`smtp` lacks `{lacks}`"), "give both `username` and `password`, or neither");
+        }
+    }
+    for (index, host) in connectors.http.allow.iter().enumerate() {
+        let known = url::Url::parse(&format!("http://{host}"));
+        let plain = !host.is_empty()
+            && known.is_ok_and(|url| {
+                url.path() == "/" && url.query().is_none() && url.username().is_empty() && !host.ends_with('/')
+            });
+        if !plain {
+            let path = Path::top().key("http").key("allow").index(index);
+            let mend = "write the name alone, such as `api.example.com` or `localhost:8080`";
+            report.value(&path, format!("`{host}` is not a host"), mend);
+        }
+    }
+}
+
+/// Checks `config/policy.yaml`.
+pub(in crate::config) fn policy(report: &mut Reporter<'_>, policy: &Policy) {
+    for (index, rule) in policy.rules.iter().enumerate() {
+        let path = Path::top().key("rules").index(index);
+        if policy.rules[..index].iter().any(|earlier| earlier.rule == rule.rule) {
+            let message = format!("there are two rules `{}`", rule.rule);
+            report.value(&path.key("rule"), message, "give this one another name");
+        }
+        let covered: Vec<&ActionSpec> = ACTIONS.iter().filter(|spec| covers(rule, spec.name)).collect();
+        if covered.is_empty() {
+            let known: Vec<&str> = ACTIONS.iter().map(|spec| spec.name).collect();
+            let mend = nearest::mend(&rule.action, "the actions", &known);
+            report.value(&path.key("action"), format!("no action is called `{}`", rule.action), mend);
+        } else if let Some(when) = &rule.when {
+            rule_scope(&covered).expression(report, &Place::Value(&path.key("when")), when);
+        }
+    }
+}
+
+fn covers(rule: &Rule, action: &str) -> bool {
+    match rule.action.strip_suffix('*') {
+        Some(prefix) => action.starts_with(prefix),
+        None => rule.action == action,
+    }
+}
+
+/// What a rule's condition may name: `domain::policy::RULE_NAMES`, with the parameters of the actions it covers.
+fn rule_scope(covered: &[&ActionSpec]) -> Scope {
+    let parameters = covered.iter().flat_map(|spec| spec.required.iter().chain(spec.optional));
+    let params: serde_json::Map<String, Value> =
+        parameters.clone().map(|name| ((*name).to_owned(), json!(true))).collect();
+    let labels: serde_json::Map<String, Value> = parameters
+        .map(|name| ((*name).to_owned(), json!({"type": "string", "enum": ["owner", "system", "model", "untrusted"]})))
+        .collect();
+    let actions: Vec<&str> = covered.iter().map(|spec| spec.name).collect();
+    let object = |properties| json!({"type": "object", "additionalProperties": false, "properties": properties});
+    Scope {
+        names: BTreeMap::from([
+            ("action", json!({"type": "string", "enum": actions})),
+            ("params", object(params)),
+            ("labels", object(labels)),
+            ("confidence", json!({"type": "number"})),
+            ("workflow", json!({"type": "string"})),
+            ("stage", json!({"type": "string", "enum": ["supervised", "live", "retired"]})),
+        ]),
+        steps: None,
+        hint: "a rule names `action`, `params`, `labels`, `confidence`, `workflow` and `stage`",
+    }
+}
