@@ -11,7 +11,7 @@
 
 pub mod email;
 mod heard;
-//pub mod http;
+pub mod http;
 mod params;
 //pub mod records;
 //pub mod registry;
