@@ -13,8 +13,8 @@ pub mod email;
 mod heard;
 pub mod http;
 mod params;
-//pub mod records;
-//pub mod registry;
+pub mod records;
+pub mod registry;
 
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;

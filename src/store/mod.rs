@@ -1,10 +1,12 @@
 //! All SQL of Steward, one file per aggregate; nothing outside this module writes a statement.
 //!
 //! - [`Store`] is the pool and the way in; [`error`] turns constraint names into typed errors;
-//! - [`migrate`] brings the schema up to date and refuses a newer one.
+//! - [`migrate`] brings the schema up to date and refuses a newer one;
+//! - [`records`]: versioned values by kind and key.
 
 pub mod error;
 pub mod migrate;
+pub mod records;
 
 use std::time::Duration;
 
