@@ -3,6 +3,18 @@
 //! A [`Connector`] serves one or more actions of [`crate::domain::action::ACTIONS`]. It is given a
 //! [`Call`] whose effect is already durable as `started`, and says exactly one of: it happened, it did
 //! not happen, or nobody can tell. It never retries: that is the run's decision.
+//!
+//! - [`email`]: `email.send`, over SMTP or into an outbox folder;
+//! - [`http`]: `http.request`, to allowed hosts alone;
+//! - [`records`]: `records.put`, into Steward's own memory;
+//! - [`registry`]: which connector serves which action.
+
+pub mod email;
+mod heard;
+pub mod http;
+mod params;
+pub mod records;
+pub mod registry;
 
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;

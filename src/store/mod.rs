@@ -1,12 +1,10 @@
 //! All SQL of Steward, one file per aggregate; nothing outside this module writes a statement.
 //!
 //! - [`Store`] is the pool and the way in; [`error`] turns constraint names into typed errors;
-//! - [`runs`], [`effects`], [`reviews`], [`workflows`] are the aggregates;
+//! - [`runs`], [`effects`], [`reviews`], [`workflows`], [`records`], [`memory`] are the aggregates;
 //! - [`journal`] is the group commit and what reads it back;
 //! - [`migrate`] brings the schema up to date and refuses a newer one;
 //! - [`postgres`] is the private server of a workspace without a database URL.
-//! - [`memory`]: documents, their chunks and the hybrid search;
-//! - [`migrate`] brings the schema up to date and refuses a newer one.
 
 pub mod effects;
 pub mod error;
@@ -17,6 +15,7 @@ pub mod postgres;
 pub mod reviews;
 pub mod runs;
 pub mod workflows;
+pub mod records;
 
 use std::time::Duration;
 
