@@ -2,7 +2,7 @@
 //! same bytes, so what is sent again is what was sent before.
 //!
 //! - [`sender`] reads the owner's address; [`build`] makes the mail;
-//! - nothing that comes from outside can start a header: see [`line`].
+//! - nothing that comes from outside can start a header: see `line`.
 
 use std::time::SystemTime;
 

@@ -6,9 +6,13 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::config::connectors as config;
-use crate::connectors::email::message;
+use crate::connectors::Connector;
 use crate::connectors::email::tests::call;
+use crate::connectors::email::{Email, message};
+use crate::domain::action::Repeat;
+use crate::domain::digest::Digest;
 use crate::domain::duration::Span;
+use crate::domain::plan::EffectResult;
 
 /// What a scripted server does when it has the message.
 #[derive(Clone, Copy, PartialEq)]
@@ -163,6 +167,36 @@ async fn what_the_server_receives_is_exactly_the_mail_and_its_reply_is_kept() {
         tail,
         ["MAIL FROM:<ada@studio.example>", "RCPT TO:<b@x.example>", "RCPT TO:<c@x.example>", "DATA", "QUIT",]
     );
+}
+
+#[tokio::test]
+async fn the_response_names_the_exact_bytes_that_were_sent_and_a_repetition_sends_the_same() {
+    let mut sent = Vec::new();
+    for _ in 0..2 {
+        let (port, served) = Server::default().start().await;
+        let smtp = config::Smtp {
+            host: "127.0.0.1".into(),
+            port: Some(port),
+            security: Security::None,
+            username: None,
+            password: None,
+            timeout: Span(PATIENT),
+        };
+        let config = config::Email { from: "Ada <ada@studio.example>".into(), smtp: Some(smtp) };
+        let email = Email::new(&config, "outbox").unwrap();
+        let call = call("hello");
+        assert_eq!(email.repeat(&call.action), Repeat::None);
+        assert!(matches!(email.probe(&call).await, EffectResult::Unknown(_)));
+        let EffectResult::Succeeded(response) = email.perform(&call).await else { panic!() };
+        let message = served.await.unwrap().message;
+        assert_eq!(response["transport"], "smtp");
+        assert_eq!(response["accepted"], "250 2.0.0 queued as 4711");
+        assert_eq!(response["sha256"], Digest::of_bytes(&message).to_string());
+        let id = response["message_id"].as_str().unwrap();
+        assert!(String::from_utf8(message.clone()).unwrap().contains(&format!("\r\nMessage-ID: {id}\r\n")));
+        sent.push(message);
+    }
+    assert_eq!(sent[0], sent[1]);
 }
 
 #[tokio::test]

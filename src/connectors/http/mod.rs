@@ -1,8 +1,8 @@
 //! `http.request`: one call of a web service on a host that the owner allows.
 //!
 //! - [`guard`]: which hosts and addresses may be reached, pure;
-//! - [`request`]: what is sent, and what a redirect makes of it;
-//! - [`response`]: what comes back, and what it says about the effect.
+//! - `request`: what is sent, and what a redirect makes of it;
+//! - `response`: what comes back, and what it says about the effect.
 //!
 //! A name is resolved once, every address it has is checked, and the connection goes to those
 //! addresses alone: a name that changes its mind in between (DNS rebinding) changes nothing.
