@@ -145,13 +145,15 @@ with scope as not materialized (
            ts_rank('{{0.5, 0.5, 0.5, 1}}', c.tsv, words.word) as weight,
            c.tsv @@ websearch_to_tsquery('english', loosened($1)) as whole
     from words join chunks c on c.tsv @@ words.word join scope on scope.id = c.document
-), rarity as (
-    select word, ln(1 + sum(count(*)) over () / count(*)) as rarity from matches group by word
+), weighed as (
+    select document, place, path, whole,
+           weight * ln(1 + count(*) over () / count(*) over (partition by word)::double precision) as score
+    from matches
 ), by_word as (
     select document, place,
            row_number() over (
-               order by bool_or(whole) desc, round(sum(weight * rarity)::numeric, 6) desc, path, place) as rank
-    from matches join rarity using (word)
+               order by bool_or(whole) desc, round(sum(score)::numeric, 6) desc, path, place) as rank
+    from weighed
     group by document, place, path
     order by rank
     limit {POOL}
