@@ -349,6 +349,15 @@ impl Reporter<'_> {
         self.span(self.document.locate(path), message, mend);
     }
 
+    /// A problem with a value that must not be shown: a secret that was written into the file.
+    pub fn hidden(&mut self, path: &Path, message: impl Into<String>, mend: impl Into<String>) {
+        let Document { file, source, .. } = self.document;
+        let span = self.document.locate(path);
+        let stars = "*".repeat(span.len());
+        let masked: Arc<str> = format!("{}{stars}{}", &source[..span.start], &source[span.end..]).into();
+        self.problems.0.push(Problem::new(file, &masked, span, message, mend));
+    }
+
     /// A problem with the key at `path`.
     pub fn key(&mut self, path: &Path, message: impl Into<String>, mend: impl Into<String>) {
         self.span(self.document.locate_key(path), message, mend);

@@ -5,6 +5,7 @@
 //!   file, each field says what it is;
 //! - [`document`]: YAML that remembers where everything stands; [`structure`]: its shape;
 //!   `check`: its meaning; [`problem`]: what the owner is told;
+//! - [`schemas`]: the JSON Schemas editors use; [`template`]: the workspace an owner starts from;
 //! - [`secret`]: values that never appear in a log.
 
 pub mod agent;
@@ -15,8 +16,13 @@ pub mod models;
 mod nearest;
 pub mod policy;
 pub mod problem;
+pub mod schemas;
 pub mod secret;
 pub mod settings;
 pub mod structure;
+pub mod template;
 pub mod workflow;
 pub mod workspace;
+
+#[cfg(test)]
+mod tests;

@@ -21,7 +21,7 @@ pub enum Severity {
 }
 
 /// One thing that is wrong in one place.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Problem {
     /// The file, relative to the workspace, with forward slashes.
     pub file: String,
@@ -92,6 +92,12 @@ impl fmt::Display for Problem {
     }
 }
 
+impl fmt::Debug for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
 /// The nearest border of a character at or before `at`.
 fn floor(text: &str, at: usize) -> usize {
     (0..=at.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
@@ -110,7 +116,9 @@ impl Problems {
 
     /// Puts them in the order of files and lines, each once.
     pub(crate) fn sort(&mut self) {
-        let place = |p: &Problem| (p.file.clone(), p.span.start, p.message.clone());
+        fn place(problem: &Problem) -> (String, usize, String) {
+            (problem.file.clone(), problem.span.start, problem.message.clone())
+        }
         self.0.sort_by_key(place);
         self.0.dedup_by_key(|problem| place(problem));
     }

@@ -128,6 +128,9 @@ impl Explainer<'_, '_> {
                 let message = format!("`{found}` is not a value of {holder}");
                 self.report.value(&path, message, nearest::mend(found, "the values here", &options));
             }
+            Kind::Format { format } if format == "secret" => {
+                self.report.hidden(&path, format!("{holder} holds something else than a name"), how(format));
+            }
             Kind::Format { format } => {
                 let message = format!("`{}` is not what {holder} takes", shown(error.instance()));
                 self.report.value(&path, message, how(format));

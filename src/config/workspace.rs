@@ -308,6 +308,10 @@ impl Loader<'_> {
                 taken.entry(what).or_insert(name);
             }
         }
+        // With a fault somewhere, what is unused may only be misspelt.
+        if self.problems.any_error() {
+            return;
+        }
         if let Some(Read { document, raw }) = settings {
             for mailbox in raw.mailboxes.keys().filter(|name| !taken.contains_key(&format!("the mailbox `{name}`"))) {
                 let message = format!("no workflow listens to the mailbox `{mailbox}`");

@@ -144,7 +144,7 @@ impl Scope {
                 None => return Err(steps.missing(step)),
             },
             (["steps"], Some(_)) => Ok(None),
-            ([root, rest @ ..], _) => match self.names.get(root) {
+            ([root, rest @ ..], _) => match self.names.get(*root) {
                 Some(schema) => paths::follow(schema, root, rest),
                 None => return Err((format!("there is nothing called `{root}` here"), self.hint.to_owned())),
             },
