@@ -1,1 +1,177 @@
 //! What answers a prompt.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | [`chain`] | an agent's way along its tier, from the first model to the owner |
+//! | [`ask`] | one provider's model: the question, retries, the repair turn |
+//! | [`gateway`] | the actor per provider: queue, rate limit, breaker |
+//! | [`openai`], [`wire`] | one HTTP call in the OpenAI format |
+//! | [`encoder`], [`classify`] | the built-in encoder: vectors and zero-shot classes |
+//! | [`canned`] | the agent's own output, written by the owner |
+//! | [`schema`] | the object inside an answer, valid under its schema |
+//! | [`error`] | the kinds of failure and what follows from each |
+
+mod ask;
+mod canned;
+mod chain;
+mod classify;
+pub mod encoder;
+pub mod error;
+mod gateway;
+mod memo;
+mod openai;
+pub mod schema;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ractor::ActorCell;
+use serde_json::Value;
+
+pub use self::encoder::{Encoder, EncoderError};
+pub use self::openai::EndpointError;
+
+use self::chain::Walk;
+use self::classify::Classifier;
+use self::gateway::Gateway;
+use self::openai::Endpoint;
+use self::schema::Schemas;
+use crate::config;
+use crate::config::models::{Price, Provider};
+use crate::domain::event::ModelCall;
+use crate::domain::label::Label;
+use crate::domain::plan::Answer;
+use crate::domain::workflow::Agent;
+
+/// Why the models could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelsError {
+    /// The built-in encoder.
+    #[error(transparent)]
+    Encoder(#[from] EncoderError),
+    /// A provider cannot be spoken to.
+    #[error("provider `{provider}` in config/models.yaml: {source}")]
+    Endpoint {
+        /// Its name.
+        provider: String,
+        /// Why.
+        source: EndpointError,
+    },
+    /// A gateway did not start.
+    #[error("the gateway of provider `{provider}` did not start: {source}")]
+    Gateway {
+        /// The provider's name.
+        provider: String,
+        /// Why.
+        source: ractor::SpawnErr,
+    },
+}
+
+/// Everything that can answer a prompt. Clones share it.
+#[derive(Clone)]
+pub struct Models(Arc<Inner>);
+
+struct Inner {
+    encoder: Encoder,
+    classifier: Classifier,
+    schemas: Schemas,
+    workspace: Value,
+    tiers: BTreeMap<String, Vec<String>>,
+    remotes: BTreeMap<String, Remote>,
+    gateways: Vec<Gateway>,
+}
+
+/// A model of some provider.
+struct Remote {
+    /// Its name at the provider.
+    id: String,
+    price: Option<Price>,
+    /// The way to it, or why there is none.
+    gateway: Result<Gateway, String>,
+}
+
+impl Models {
+    /// Loads the encoder and starts one gateway per provider whose key is there (or needs none).
+    /// `workspace` is what prompts and canned outputs know by that name; the gateways are linked
+    /// to `supervisor`.
+    ///
+    /// # Errors
+    /// When the encoder does not load or a provider's settings cannot work.
+    pub async fn start(
+        config: &config::models::Models,
+        workspace: Value,
+        supervisor: Option<ActorCell>,
+    ) -> Result<Self, ModelsError> {
+        let encoder = Encoder::load()?;
+        let mut served = BTreeMap::new();
+        for (name, provider) in &config.providers {
+            served.insert(name, gateway(name, provider, supervisor.clone()).await?);
+        }
+        let remote = |model: &config::models::Model| Remote {
+            id: model.id.clone(),
+            price: model.price.clone(),
+            gateway: match served.get(&model.provider) {
+                Some(gateway) => gateway.clone(),
+                None => Err(format!("there is no provider `{}` in config/models.yaml", model.provider)),
+            },
+        };
+        Ok(Self(Arc::new(Inner {
+            classifier: Classifier::new(encoder.clone()),
+            encoder,
+            schemas: Schemas::new(),
+            workspace,
+            tiers: config.tiers.clone(),
+            remotes: config.models.iter().map(|(name, model)| (name.clone(), remote(model))).collect(),
+            gateways: served.into_values().flatten().collect(),
+        })))
+    }
+
+    /// The built-in encoder.
+    #[must_use]
+    pub fn encoder(&self) -> &Encoder {
+        &self.0.encoder
+    }
+
+    /// Asks an agent: walks its tier from the first model to the last. Every try but the last is
+    /// told through `tried` as soon as the next begins; the last comes back with the answer.
+    /// A model that was passed over counts as a try, its outcome says why. `label` is where
+    /// `with` came from. Dropping the future ends whatever is under way.
+    pub async fn answer(
+        &self,
+        agent: &Agent,
+        with: &Value,
+        label: Label,
+        tried: &(dyn Fn(ModelCall) + Send + Sync),
+    ) -> (Option<ModelCall>, Answer) {
+        Walk::new(&self.0, agent, with, label, tried).run().await
+    }
+
+    /// Stops the gateways; calls under way end as unavailable.
+    pub async fn stop(&self) {
+        futures_util::future::join_all(self.0.gateways.iter().map(Gateway::stop)).await;
+    }
+}
+
+/// The provider's gateway, or why it has none.
+async fn gateway(
+    name: &str,
+    provider: &Provider,
+    supervisor: Option<ActorCell>,
+) -> Result<Result<Gateway, String>, ModelsError> {
+    let key = match &provider.key {
+        Some(reference) => match reference.resolve() {
+            Some(key) => Some(key),
+            None => return Ok(Err(format!("{} is not set", reference.variable))),
+        },
+        None => None,
+    };
+    let endpoint = Endpoint::new(provider, key)
+        .map_err(|source| ModelsError::Endpoint { provider: name.to_owned(), source })?;
+    let gateway = Gateway::start(provider, endpoint, supervisor)
+        .await
+        .map_err(|source| ModelsError::Gateway { provider: name.to_owned(), source })?;
+    Ok(Ok(gateway))
+}
