@@ -1,0 +1,236 @@
+//! Deciding a review: the verdict is held against the question before anything is written, so that
+//! a run never wakes up to an answer it cannot use.
+
+use serde_json::Value;
+
+use crate::domain::action::{self, ActionSpec};
+use crate::domain::digest::Digest;
+use crate::domain::event::{Ask, Proposal, Verdict};
+use crate::domain::ids::{ReviewId, RunId};
+use crate::domain::plan::decide::judge_edit;
+use crate::domain::policy::Ruling;
+use crate::domain::step::StepStatus;
+use crate::models::schema;
+use crate::orchestrator::door::Door;
+use crate::orchestrator::failpoint;
+use crate::store::StoreError;
+use crate::store::reviews::{DecideError, ReviewRow};
+
+/// Why a decision was not taken. Nothing has changed then.
+#[derive(Debug, thiserror::Error)]
+pub enum DecideRefusal {
+    /// There is no such review.
+    #[error("there is no review {0}")]
+    NotFound(ReviewId),
+    /// Somebody was faster, or the question no longer matters.
+    #[error("this review is {status} already{}", .by.as_ref().map(|by| format!(", by {by}")).unwrap_or_default())]
+    Over {
+        /// How it ended.
+        status: String,
+        /// Who decided.
+        by: Option<String>,
+    },
+    /// The decision was made about something else than what is asked.
+    #[error("the decision is about {given}, but this review is about {expected}: look at it again")]
+    OtherDigest {
+        /// What the decider had seen.
+        given: Digest,
+        /// What is asked.
+        expected: Digest,
+    },
+    /// This kind of question takes other verdicts.
+    #[error("a review that asks for `{}` can be {}, not {verdict}", .ask.as_str(), .fitting.join(" or "))]
+    Unfit {
+        /// What is asked.
+        ask: Ask,
+        /// What was said.
+        verdict: &'static str,
+        /// What may be said.
+        fitting: &'static [&'static str],
+    },
+    /// The answer does not fit the form.
+    #[error("the answer does not fit the form: {0}")]
+    BadAnswer(String),
+    /// The edited parameters are not those of the action.
+    #[error("the edit does not fit `{action}`: {why}")]
+    BadEdit {
+        /// The action.
+        action: String,
+        /// What does not fit.
+        why: String,
+    },
+    /// Policy denies the edited action.
+    #[error("policy denies the edit: {}", .0.join("; "))]
+    Denied(Vec<String>),
+    /// The database refused it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<DecideError> for DecideRefusal {
+    fn from(error: DecideError) -> Self {
+        match error {
+            DecideError::NotFound(review) => Self::NotFound(review),
+            DecideError::Over { status, by } => Self::Over { status, by },
+            DecideError::OtherDigest { given, expected } => Self::OtherDigest { given, expected },
+            DecideError::Store(error) => Self::Store(error),
+        }
+    }
+}
+
+/// Decides a review about `digest`, or, without one, about what it asks at this moment; gives the run
+/// that goes on with it. `by` is who decides, for the journal.
+///
+/// # Errors
+/// See [`DecideRefusal`]; nothing is decided then.
+pub async fn decide(
+    door: &Door,
+    review: ReviewId,
+    digest: Option<Digest>,
+    verdict: Verdict,
+    by: &str,
+) -> Result<RunId, DecideRefusal> {
+    let store = &door.engine().store;
+    let row = store.review(review).await?.ok_or(DecideRefusal::NotFound(review))?;
+    if row.status != "open" {
+        return Err(DecideRefusal::Over { status: row.status, by: row.decided_by });
+    }
+    let about = digest.unwrap_or(row.digest);
+    if about != row.digest {
+        return Err(DecideRefusal::OtherDigest { given: about, expected: row.digest });
+    }
+    fits(row.question.ask, row.question.form.is_some(), &verdict)?;
+    match &verdict {
+        Verdict::Answered { answer } => fits_form(row.question.form.as_ref(), answer)?,
+        Verdict::Edited { params } => may_edit(door, &row, params).await?,
+        Verdict::Approved | Verdict::Rejected { .. } | Verdict::Expired => {}
+    }
+    let run = store.decide(review, about, &verdict, by).await?;
+    failpoint::hit(failpoint::DECISION_TAKEN);
+    door.wake(run);
+    Ok(run)
+}
+
+/// The verdicts that a question takes. A deadline's `expired` is the clock's alone.
+fn fitting(ask: Ask, has_form: bool) -> &'static [&'static str] {
+    match (ask, has_form) {
+        (Ask::Approval, _) => &["approved", "edited", "rejected"],
+        (Ask::Answer, _) | (Ask::Question, true) => &["answered", "rejected"],
+        (Ask::Question, false) => &["approved", "rejected"],
+        (Ask::InDoubt, _) => &["answered"],
+    }
+}
+
+fn fits(ask: Ask, has_form: bool, verdict: &Verdict) -> Result<(), DecideRefusal> {
+    let fitting = fitting(ask, has_form);
+    match fitting.contains(&verdict.status()) {
+        true => Ok(()),
+        false => Err(DecideRefusal::Unfit { ask, verdict: verdict.status(), fitting }),
+    }
+}
+
+/// The form of a review in doubt lists `IN_DOUBT_CHOICES`, so that this one check serves every question.
+fn fits_form(form: Option<&Value>, answer: &Value) -> Result<(), DecideRefusal> {
+    let form = form.ok_or_else(|| DecideRefusal::BadAnswer("this review has no form".into()))?;
+    schema::validate(form, answer).map_err(DecideRefusal::BadAnswer)
+}
+
+/// An edit is a new action and passes policy again, now rather than when the run wakes up: the owner
+/// is still there to hear why not.
+async fn may_edit(door: &Door, row: &ReviewRow, params: &Value) -> Result<(), DecideRefusal> {
+    let engine = door.engine();
+    let gone = || DecideRefusal::Over { status: "superseded".into(), by: None };
+    let loaded = engine.store.load_run(row.run).await?.ok_or_else(gone)?;
+    let proposal = match loaded.run.status(&row.step) {
+        StepStatus::Asking { review, proposal: Some(proposal), .. } if *review == row.id => proposal,
+        _ => return Err(gone()),
+    };
+    keeps_names(proposal, params)?;
+    let stage = engine.version(loaded.run.opened.version).await?.stage;
+    let workflow = loaded.run.opened.workflow.as_str();
+    let (_, decision) = judge_edit(&engine.policy, proposal, params.clone(), stage, workflow);
+    match decision.ruling {
+        Ruling::Deny => Err(DecideRefusal::Denied(decision.reasons)),
+        Ruling::Allow | Ruling::Review => Ok(()),
+    }
+}
+
+fn keeps_names(proposal: &Proposal, params: &Value) -> Result<(), DecideRefusal> {
+    let action = &proposal.action.action;
+    let bad = |why: String| DecideRefusal::BadEdit { action: action.clone(), why };
+    let spec = action::spec(action).ok_or_else(|| bad("there is no such action".into()))?;
+    wrong_name(spec, params).map_or(Ok(()), |why| Err(bad(why)))
+}
+
+fn wrong_name(spec: &ActionSpec, params: &Value) -> Option<String> {
+    let Some(map) = params.as_object() else { return Some("parameters are an object".into()) };
+    let missing = spec.required.iter().find(|name| !map.contains_key(**name));
+    let known = |name: &str| spec.required.contains(&name) || spec.optional.contains(&name);
+    let unknown = map.keys().find(|name| !known(name));
+    match (missing, unknown) {
+        (Some(name), _) => Some(format!("`{name}` is missing")),
+        (None, Some(name)) => {
+            let names: Vec<&str> = spec.required.iter().chain(spec.optional).copied().collect();
+            Some(format!("it has no parameter `{name}`; it has {}", names.join(", ")))
+        }
+        (None, None) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::plan::IN_DOUBT_CHOICES;
+    use serde_json::json;
+
+    fn verdicts() -> [Verdict; 5] {
+        [
+            Verdict::Approved,
+            Verdict::Edited { params: json!({}) },
+            Verdict::Rejected { reason: String::new() },
+            Verdict::Answered { answer: json!(1) },
+            Verdict::Expired,
+        ]
+    }
+
+    #[test]
+    fn each_kind_of_question_takes_its_own_verdicts_and_nobody_may_say_expired() {
+        let taken = |ask, form| -> Vec<&'static str> {
+            let fitting = verdicts().into_iter().filter(|verdict| fits(ask, form, verdict).is_ok());
+            fitting.map(|verdict| verdict.status()).collect()
+        };
+        assert_eq!(taken(Ask::Approval, false), ["approved", "edited", "rejected"]);
+        assert_eq!(taken(Ask::Answer, true), ["rejected", "answered"]);
+        assert_eq!(taken(Ask::Question, true), ["rejected", "answered"]);
+        assert_eq!(taken(Ask::Question, false), ["approved", "rejected"]);
+        assert_eq!(taken(Ask::InDoubt, true), ["answered"]);
+    }
+
+    #[test]
+    fn a_verdict_that_does_not_fit_is_told_what_would() {
+        let refusal = fits(Ask::InDoubt, true, &Verdict::Approved).unwrap_err();
+        assert_eq!(refusal.to_string(), "a review that asks for `in_doubt` can be answered, not approved");
+    }
+
+    #[test]
+    fn an_effect_in_doubt_takes_its_three_answers_alone() {
+        let form = json!({"type": "string", "enum": IN_DOUBT_CHOICES});
+        for choice in IN_DOUBT_CHOICES {
+            assert!(fits_form(Some(&form), &json!(choice)).is_ok(), "{choice}");
+        }
+        assert!(fits_form(Some(&form), &json!("perhaps")).is_err());
+        assert!(fits_form(None, &json!("happened")).is_err());
+    }
+
+    #[test]
+    fn an_edit_keeps_the_names_of_its_action() {
+        let spec = action::spec("email.send").unwrap();
+        let whole = json!({"to": "a@b.example", "subject": "s", "body": "b", "cc": []});
+        assert_eq!(wrong_name(spec, &whole), None);
+        let without = json!({"to": "a@b.example", "subject": "s"});
+        assert_eq!(wrong_name(spec, &without).unwrap(), "`body` is missing");
+        let more = json!({"to": "a@b.example", "subject": "s", "body": "b", "bcc": "x@y.example"});
+        assert!(wrong_name(spec, &more).unwrap().starts_with("it has no parameter `bcc`"));
+        assert_eq!(wrong_name(spec, &json!("x")).unwrap(), "parameters are an object");
+    }
+}
