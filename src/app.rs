@@ -17,6 +17,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use jiff::Timestamp;
+use ractor::{Actor, ActorRef};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio_postgres::Config;
@@ -36,7 +37,7 @@ use crate::orchestrator::engine::{Engine, Parts};
 use crate::orchestrator::journal::Journal;
 use crate::store::postgres::Server;
 use crate::store::{Store, migrate};
-use crate::triggers::files::Intake;
+use crate::triggers::files::{self, Intake};
 
 /// The folder of a workspace that Steward keeps to itself.
 pub const STATE: &str = ".steward";
@@ -66,7 +67,7 @@ pub struct Service {
     pub address: SocketAddr,
     /// The token that the CLI and the owner use.
     pub token: String,
-    intake: Intake,
+    intake: ActorRef<files::Msg>,
     stop_listening: oneshot::Sender<()>,
     listening: Shared<BoxFuture<'static, ()>>,
     server: Option<Server>,
@@ -117,7 +118,8 @@ impl Service {
         };
         let engine = Arc::new(Engine::new(parts, &definitions).await?);
         let door = Door::start(engine).await?;
-        let intake = Intake::start(door.clone(), definitions.clone(), state.join("inbox")).await?;
+        let intake = Intake { door: door.clone(), definitions: definitions.clone(), folder: state.join("inbox") };
+        let (intake, _) = Actor::spawn(None, intake, ()).await?;
 
         let listen = options.listen.unwrap_or(definitions.settings.listen);
         let listener = TcpListener::bind(listen).await.with_context(|| {
@@ -166,7 +168,9 @@ impl Service {
         if tokio::time::timeout(LAST_REQUESTS, self.listening).await.is_err() {
             tracing::warn!("requests were still under way when the service stopped");
         }
-        self.intake.stop().await;
+        if let Err(error) = self.intake.stop_and_wait(None, Some(LAST_REQUESTS)).await {
+            tracing::warn!(%error, "the inbox folder was still being looked at");
+        }
         self.door.stop().await;
         self.door.engine().models.stop().await;
         if let Some(server) = self.server {

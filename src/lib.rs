@@ -25,5 +25,7 @@ pub mod connectors;
 pub mod domain;
 pub mod memory;
 pub mod models;
+pub mod orchestrator;
+pub mod reviews;
 pub mod store;
 pub mod triggers;

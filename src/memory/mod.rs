@@ -16,6 +16,8 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
+use crate::models::encoder::Encoder;
+
 /// Makes vectors from texts.
 pub trait Embedder: Send + Sync {
     /// The name of the coordinate space, exact to the weights: vectors of different spaces are never compared.
@@ -39,6 +41,20 @@ impl<E: Embedder + ?Sized> Embedder for Arc<E> {
 
     fn embed(&self, texts: Vec<String>) -> BoxFuture<'_, Result<Vec<Vec<f32>>, String>> {
         (**self).embed(texts)
+    }
+}
+
+impl Embedder for Encoder {
+    fn space(&self) -> String {
+        Self::space(self).to_owned()
+    }
+
+    fn dimensions(&self) -> usize {
+        Self::dimensions(self)
+    }
+
+    fn embed(&self, texts: Vec<String>) -> BoxFuture<'_, Result<Vec<Vec<f32>>, String>> {
+        Box::pin(async move { Self::embed(self, texts).await.map_err(|error| error.to_string()) })
     }
 }
 

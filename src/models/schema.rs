@@ -1,7 +1,7 @@
 //! Outputs against their JSON Schema: [`Schemas`] compiles each schema once, [`extract_json`] finds
 //! the object inside a model's answer.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use jsonschema::Validator;
 use serde_json::{Map, Value};
@@ -59,6 +59,15 @@ impl Schemas {
             .map_err(|error| SchemaError(clipped(&error.to_string(), PROBLEM_CHARS)))?;
         Ok(self.0.keep(digest, validator))
     }
+}
+
+/// Checks a value from outside: a run's input, the owner's answer to a form.
+///
+/// # Errors
+/// What does not fit, as one line; or that the schema is none.
+pub fn validate(schema: &Value, value: &Value) -> Result<(), String> {
+    static SCHEMAS: LazyLock<Schemas> = LazyLock::new(Schemas::new);
+    SCHEMAS.check(schema, value).map_err(|error| error.to_string())
 }
 
 fn problem(error: &jsonschema::ValidationError<'_>) -> String {

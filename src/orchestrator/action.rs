@@ -24,7 +24,7 @@ pub(super) async fn read(engine: Arc<Engine>, step: StepId, action: Action, labe
     let reading = async {
         match action.action.as_str() {
             "memory.search" => search::search_action(&engine.store, engine.embedder.as_ref(), &action.params).await,
-            "records.get" => records::records_get(&engine.store, &action.params).await,
+            "records.get" => records::records_get(&engine.store, &action).await,
             other => Err(StepError::new(ErrorKind::Invalid, format!("`{other}` reads nothing"))),
         }
     };

@@ -33,8 +33,6 @@ pub enum Msg {
     Done,
 }
 
-impl ractor::Message for Msg {}
-
 impl Actor for Clock {
     type Msg = Msg;
     /// Whether the work of the last tick is still under way: a slow database must not pile ticks up.

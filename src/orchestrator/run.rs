@@ -46,8 +46,6 @@ pub enum Msg {
     KeyHolder(EffectKey, Result<Option<Existing>, StoreError>),
 }
 
-impl ractor::Message for Msg {}
-
 /// How a run actor begins.
 pub struct Begin {
     /// What the actors share.

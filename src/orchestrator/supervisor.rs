@@ -49,8 +49,6 @@ pub enum Msg {
     Close,
 }
 
-impl ractor::Message for Msg {}
-
 /// The supervisor of all runs of a node.
 pub struct Supervisor {
     /// What the actors share.

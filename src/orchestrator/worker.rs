@@ -47,8 +47,6 @@ enum Msg {
     Done(Result<Box<Stimulus>, JoinError>),
 }
 
-impl ractor::Message for Msg {}
-
 impl Actor for Worker {
     type Msg = Msg;
     type State = State;
