@@ -358,8 +358,13 @@ impl Planner<'_, '_> {
                 self.failed_attempt(step, error)
             }
             EffectResult::Unknown(evidence) => match (self.env.repeat)(&proposal.action) {
-                Repeat::Natural | Repeat::Token => self.perform_again(proposal),
-                Repeat::Probe | Repeat::None => self.doubt(id, &proposal, evidence),
+                // Harmless to repeat, but not for ever: what stays unknown is the owner's to look at.
+                Repeat::Natural | Repeat::Token if self.run.record(id).repeats + 1 < step.retry.attempts => {
+                    self.perform_again(proposal)
+                }
+                Repeat::Natural | Repeat::Token | Repeat::Probe | Repeat::None => {
+                    self.doubt(id, &proposal, evidence)
+                }
             },
             EffectResult::Absent => self.perform_again(proposal),
         }

@@ -122,7 +122,11 @@ fn structural(policy: &Policy, case: &Case<'_>) -> Vec<(Ruling, String)> {
         if label < Label::Model {
             continue;
         }
-        for value in texts(case.action.params.get(*target)) {
+        let Some(values) = texts(case.action.params.get(*target)) else {
+            found.push((Ruling::Review, format!("`{target}` is no plain text, so nobody can know it")));
+            continue;
+        };
+        for value in values {
             if !policy.known.contains(&value.to_lowercase()) {
                 let from = if label == Label::Untrusted { "something from outside" } else { "a model" };
                 found.push((
@@ -135,11 +139,13 @@ fn structural(policy: &Policy, case: &Case<'_>) -> Vec<(Ruling, String)> {
     found
 }
 
-fn texts(value: Option<&Value>) -> Vec<&str> {
+/// The texts of a target; `None` when there is anything else in it.
+fn texts(value: Option<&Value>) -> Option<Vec<&str>> {
     match value {
-        Some(Value::String(text)) => vec![text],
-        Some(Value::Array(items)) => items.iter().filter_map(Value::as_str).collect(),
-        _ => Vec::new(),
+        None | Some(Value::Null) => Some(Vec::new()),
+        Some(Value::String(text)) => Some(vec![text]),
+        Some(Value::Array(items)) => items.iter().map(Value::as_str).collect(),
+        Some(_) => None,
     }
 }
 
@@ -228,6 +234,22 @@ mod tests {
         let decision = judge(&known, "z@y.example", Label::Untrusted, Stage::Live, 1.0);
         assert_eq!(decision.ruling, Ruling::Review);
         assert!(decision.reasons[0].contains("z@y.example"));
+    }
+
+    #[test]
+    fn a_recipient_that_is_no_plain_text_cannot_slip_past_as_known() {
+        let params = json!({"to": [{"address": "z@y.example"}], "subject": "s", "body": "b"});
+        let action = Action { action: "email.send".into(), params };
+        let decision = Policy::default().judge(&Case {
+            action: &action,
+            spec: spec("email.send").unwrap(),
+            labels: &Labels::from([("to".to_owned(), Label::Untrusted)]),
+            confidence: None,
+            stage: Stage::Live,
+            workflow: "lead-intake",
+            review_asked: false,
+        });
+        assert_eq!(decision.ruling, Ruling::Review);
     }
 
     #[test]

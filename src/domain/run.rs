@@ -44,13 +44,15 @@ pub struct StepRecord {
     pub failures: u32,
     /// How many reviews it opened.
     pub reviews: u32,
+    /// How often its effect was repeated.
+    pub repeats: u32,
     /// What its model calls cost, millionths of the currency.
     pub cost_micros: i64,
 }
 
 impl StepRecord {
     const NEW: Self =
-        Self { status: StepStatus::Pending, attempt: 0, failures: 0, reviews: 0, cost_micros: 0 };
+        Self { status: StepStatus::Pending, attempt: 0, failures: 0, reviews: 0, repeats: 0, cost_micros: 0 };
 }
 
 /// An event that cannot follow what came before it: a fault in Steward or in the journal.
@@ -136,6 +138,7 @@ impl Run {
             Event::StepStarted { attempt, .. } => record.attempt = *attempt,
             Event::AttemptFailed { .. } => record.failures += 1,
             Event::ReviewOpened(_) => record.reviews += 1,
+            Event::EffectStarted { again: true, .. } => record.repeats += 1,
             Event::ModelCalled { call, .. } => record.cost_micros += call.cost_micros,
             _ => {}
         }
