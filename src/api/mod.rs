@@ -1,0 +1,25 @@
+//! HTTP. [`router`] is the table of the product; the rest serves it.
+//!
+//! - [`state`]: what handlers share;
+//! - [`auth`]: who may come in, and the few doors without a key; [`guard`]: time, load and panics;
+//! - [`extract`]: bodies and queries; [`problem`]: every error, RFC 9457; [`page`]: cursors;
+//! - `runs`, `reviews`, `memory`, `audit`, `hooks`, `health`: one file per resource;
+//! - [`view`]: a run as people look at it, the same for every screen.
+
+mod audit;
+pub mod auth;
+pub mod extract;
+pub mod guard;
+mod health;
+mod hooks;
+mod memory;
+pub mod page;
+pub mod problem;
+mod reviews;
+pub mod router;
+mod runs;
+pub mod state;
+pub mod view;
+
+pub use router::router;
+pub use state::ApiState;

@@ -1,0 +1,35 @@
+//! The table of the product: every route in one line.
+
+use axum::Router;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::routing::{get, post};
+
+use crate::api::{ApiState, audit, auth, guard, health, hooks, memory, problem, reviews, runs};
+
+/// Everything that Steward serves. Every route asks for the token, but for those in [`auth::OPEN`].
+pub fn router(state: ApiState) -> Router {
+    Router::new()
+        .route("/livez", get(health::livez))
+        .route("/readyz", get(health::readyz))
+        .route("/hooks/email", post(hooks::email))
+        .route("/hooks/{path}", post(hooks::webhook))
+        .route("/api/v1/runs", get(runs::list).post(runs::open))
+        .route("/api/v1/runs/{id}", get(runs::show))
+        .route("/api/v1/runs/{id}/journal", get(runs::journal))
+        .route("/api/v1/runs/{id}/cancel", post(runs::cancel))
+        .route("/api/v1/reviews", get(reviews::list))
+        .route("/api/v1/reviews/{id}", get(reviews::show))
+        .route("/api/v1/reviews/{id}/decision", post(reviews::decide))
+        .route("/api/v1/memory", get(memory::list).post(memory::add))
+        .route("/api/v1/memory/search", get(memory::search))
+        .route("/api/v1/audit/verify", get(audit::verify))
+        .fallback(problem::no_such_route)
+        .method_not_allowed_fallback(problem::no_such_method)
+        // The last is the outermost: a panic anywhere inside still gives an answer.
+        .layer(from_fn_with_state(state.clone(), auth::require))
+        .layer(from_fn_with_state(state.clone(), guard::load))
+        .layer(from_fn(guard::time))
+        .layer(from_fn(guard::panics))
+        .layer(from_fn(guard::headers))
+        .with_state(state)
+}

@@ -1,0 +1,56 @@
+//! What handlers share.
+
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
+use crate::config::secret::Secret;
+use crate::config::workspace::Definitions;
+use crate::domain::digest::Digest;
+use crate::orchestrator::door::Door;
+use crate::store::Store;
+
+/// Requests served at once: more than any screen asks for, few enough to fit in memory.
+const IN_FLIGHT: usize = 256;
+
+/// Emails taken at once: each is up to 25 MiB, held twice while it is read.
+const EMAILS: usize = 4;
+
+/// What handlers share; cheap to clone.
+#[derive(Clone)]
+pub struct ApiState {
+    /// The way to the orchestrator.
+    pub door: Door,
+    /// What the owner wrote.
+    pub definitions: Arc<Definitions>,
+    /// SHA-256 of the bearer token; the token itself is not kept.
+    pub token_digest: Digest,
+    /// The key of signatures on `/hooks/email` (`STEWARD_EMAIL_HOOK_SECRET`); without it only the token opens it.
+    pub email_secret: Option<Arc<Secret>>,
+    pub(super) in_flight: Arc<Semaphore>,
+    pub(super) emails: Arc<Semaphore>,
+}
+
+impl ApiState {
+    /// The state of one service.
+    #[must_use]
+    pub fn new(
+        door: Door,
+        definitions: Arc<Definitions>,
+        token: &Secret,
+        email_secret: Option<Secret>,
+    ) -> Self {
+        Self {
+            door,
+            definitions,
+            token_digest: Digest::of_bytes(token.expose().as_bytes()),
+            email_secret: email_secret.map(Arc::new),
+            in_flight: Arc::new(Semaphore::new(IN_FLIGHT)),
+            emails: Arc::new(Semaphore::new(EMAILS)),
+        }
+    }
+
+    pub(super) fn store(&self) -> &Store {
+        &self.door.engine().store
+    }
+}
