@@ -24,6 +24,7 @@ use tokio_postgres::Config;
 use uuid::Uuid;
 
 use crate::api::{self, ApiState};
+use crate::config::secret::{Secret, SecretRef};
 use crate::config::workspace::Definitions;
 use crate::connectors::email::Email;
 use crate::connectors::http::Http;
@@ -41,6 +42,9 @@ use crate::triggers::files::{self, Intake};
 
 /// The folder of a workspace that Steward keeps to itself.
 pub const STATE: &str = ".steward";
+
+/// The variable that holds the key of signatures on `/hooks/email`.
+const EMAIL_HOOK_SECRET: &str = "STEWARD_EMAIL_HOOK_SECRET";
 
 /// How long requests under way may take to finish when the service stops.
 const LAST_REQUESTS: Duration = Duration::from_secs(5);
@@ -66,7 +70,7 @@ pub struct Service {
     /// Where it listens.
     pub address: SocketAddr,
     /// The token that the CLI and the owner use.
-    pub token: String,
+    pub token: Secret,
     intake: ActorRef<files::Msg>,
     stop_listening: oneshot::Sender<()>,
     listening: Shared<BoxFuture<'static, ()>>,
@@ -128,7 +132,8 @@ impl Service {
         let address = listener.local_addr()?;
         let token = token(&state)?;
         write_private(&state.join("address"), &format!("http://{address}\n"))?;
-        let router = api::router(ApiState::new(door.clone(), definitions.clone(), &token));
+        let email_secret = SecretRef { variable: EMAIL_HOOK_SECRET.into() }.resolve();
+        let router = api::router(ApiState::new(door.clone(), definitions.clone(), &token, email_secret));
         let (stop_listening, stopped) = oneshot::channel::<()>();
         let serving = axum::serve(listener, router).with_graceful_shutdown(stopped.map(|_| ()));
         let serving = tokio::spawn(async move {
@@ -252,18 +257,18 @@ fn lock(state: &Path) -> Result<File> {
 }
 
 /// The workspace's token, made at the first start.
-fn token(state: &Path) -> Result<String> {
+fn token(state: &Path) -> Result<Secret> {
     let path = state.join("token");
     if let Ok(token) = std::fs::read_to_string(&path) {
         let token = token.trim().to_owned();
         if token.len() >= 32 {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
-            return Ok(token);
+            return Ok(Secret::new(token));
         }
     }
     let token = format!("stw_{}", hex::encode(rand::random::<[u8; 32]>()));
     write_private(&path, &format!("{token}\n"))?;
-    Ok(token)
+    Ok(Secret::new(token))
 }
 
 /// Writes a file that only its owner may read, whole or not at all.

@@ -20,6 +20,8 @@
 //! The rule above all: losing every actor loses no fact. Mailboxes carry hints,
 //! PostgreSQL carries truth.
 
+pub mod api;
+pub mod app;
 pub mod config;
 pub mod connectors;
 pub mod domain;

@@ -8,7 +8,7 @@ mod embedded {
 
 /// Several nodes may start at once: whoever holds this advisory lock migrates, the others wait.
 /// The number is arbitrary, only Steward uses it.
-const LOCK: i64 = 0x5354_4557_4152_44;
+const LOCK: i64 = 0x0053_5445_5741_5244;
 
 /// Why the schema is not up to date.
 #[derive(Debug, thiserror::Error)]

@@ -59,7 +59,7 @@ async fn an_email_becomes_an_approved_reply() {
     let artifacts = review["question"]["artifacts"].as_array().unwrap();
     assert!((1..=5).contains(&artifacts.len()));
     assert!(artifacts.iter().any(|artifact| artifact["label"] == "untrusted"));
-    let record = app.store.get("lead", &email.from).await.unwrap().expect("the lead is kept");
+    let record = app.store.records_get("lead", &email.from).await.unwrap().expect("the lead is kept");
     assert_eq!(record.data["fit"], 0.9);
 
     // What the owner approves is named by its digest, and anything else is refused.

@@ -37,7 +37,7 @@ pub async fn app_with(change: impl FnOnce(&Path)) -> App {
     let service = start(&workspace, config).await;
     App {
         url: service.url(),
-        token: service.token.clone(),
+        token: service.token.expose().to_owned(),
         service: Some(service),
         client: reqwest::Client::new(),
         workspace,
