@@ -28,12 +28,7 @@ pub(in crate::config) fn follow<'s>(
     walk(schema, schema, at, path)
 }
 
-fn walk<'s>(
-    root: &'s Value,
-    schema: &'s Value,
-    at: &str,
-    path: &[&str],
-) -> Result<Option<&'s Value>, Miss> {
+fn walk<'s>(root: &'s Value, schema: &'s Value, at: &str, path: &[&str]) -> Result<Option<&'s Value>, Miss> {
     let Some(found @ Value::Object(schema)) = dereference(root, schema) else { return Ok(None) };
     let Some((key, rest)) = path.split_first() else { return Ok(Some(found)) };
     let next = format!("{at}.{key}");
