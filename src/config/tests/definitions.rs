@@ -212,6 +212,13 @@ fn a_schema_must_be_one_and_stay_in_its_file() {
 }
 
 #[test]
+fn a_schema_that_is_its_own_part_is_checked_without_going_round_for_ever() {
+    let circle = "allOf: [{ $ref: '#' }]\n  properties:";
+    let constant = Workspace::sound().but(AGENT_FILE, "Hello {{ with.name }}", "Hello");
+    constant.but(AGENT_FILE, "properties:", circle).problems();
+}
+
+#[test]
 fn an_email_must_be_able_to_open_the_run() {
     Workspace::sound()
         .but(WORKFLOW_FILE, "steps:", "input: { type: object, required: [from, budget] }\nsteps:")
