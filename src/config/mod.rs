@@ -3,7 +3,7 @@
 //! - [`workspace`]: all of them together: [`workspace::Definitions::load`] is the way in;
 //! - [`settings`], [`models`], [`connectors`], [`policy`], [`workflow`], [`agent`]: one struct per
 //!   file, each field says what it is;
-//! - [`document`]: YAML that remembers where everything stands; [`structure`]: its shape;
+//! - [`document`] with [`node`]: YAML that remembers where everything stands; [`structure`]: its shape;
 //!   `check`: its meaning; [`problem`]: what the owner is told;
 //! - [`schemas`]: the JSON Schemas editors use; [`template`]: the workspace an owner starts from;
 //! - [`secret`]: values that never appear in a log.
@@ -14,6 +14,7 @@ pub mod connectors;
 pub mod document;
 pub mod models;
 mod nearest;
+pub mod node;
 pub mod policy;
 pub mod problem;
 pub mod schemas;

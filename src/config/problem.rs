@@ -76,8 +76,7 @@ impl Problem {
         let theme = if color { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
         let handler = GraphicalReportHandler::new_themed(theme).with_width(WIDTH).with_links(false);
         let mut out = String::new();
-        let report =
-            Report { problem: self, source: NamedSource::new(&self.file, self.source.to_string()) };
+        let report = Report { problem: self, source: NamedSource::new(&self.file, self.source.to_string()) };
         match handler.render_report(&mut out, &report) {
             Ok(()) => out,
             Err(fmt::Error) => format!("{self}\n"),

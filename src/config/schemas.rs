@@ -51,7 +51,10 @@ mod tests {
                 stale.push(name);
             }
         }
-        assert!(stale.is_empty(), "stale: {stale:?}; refresh them with `STEWARD_UPDATE=1 cargo test schemas`");
+        assert!(
+            stale.is_empty(),
+            "stale: {stale:?}; refresh them with `STEWARD_UPDATE=1 cargo test schemas`"
+        );
         let known: Vec<_> = schemas().into_iter().map(|(name, _)| name.to_owned()).collect();
         for entry in fs::read_dir(&folder).unwrap() {
             let name = entry.unwrap().file_name().into_string().unwrap();

@@ -5,13 +5,14 @@
 use ipnet::IpNet;
 use jsonschema::error::{TypeKind, ValidationErrorKind as Kind};
 use jsonschema::{JsonType, ValidationError, Validator};
-use schemars::generate::SchemaSettings;
 use schemars::JsonSchema;
+use schemars::generate::SchemaSettings;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::config::document::{Document, Path, Reporter, Step};
+use crate::config::document::{Document, Reporter};
 use crate::config::nearest;
+use crate::config::node::{Path, Step};
 use crate::config::problem::Problems;
 use crate::config::secret::SecretRef;
 use crate::domain::duration::Span;
@@ -36,11 +37,21 @@ const FORMATS: &[Format] = &[
     ("network", |text| text.parse::<IpNet>().is_ok(), "write a network such as `192.168.1.0/24`"),
     (
         "url",
-        |text| url::Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host()),
+        |text| {
+            url::Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+        },
         "write a whole address, such as `https://api.openai.com/v1`",
     ),
-    ("step", |text| name(text, "_"), "a step's id begins with a lower-case letter; then letters, digits and `_`"),
-    ("name", |text| name(text, "_-"), "a name begins with a lower-case letter; then letters, digits, `-` and `_`"),
+    (
+        "step",
+        |text| name(text, "_"),
+        "a step's id begins with a lower-case letter; then letters, digits and `_`",
+    ),
+    (
+        "name",
+        |text| name(text, "_-"),
+        "a name begins with a lower-case letter; then letters, digits, `-` and `_`",
+    ),
 ];
 
 fn name(text: &str, besides: &str) -> bool {
@@ -56,30 +67,53 @@ pub fn schema_of<T: JsonSchema>() -> Value {
 }
 
 /// Reads a file into its struct; `what` names it in the messages ("a workflow").
-/// `None` when problems were added.
+/// Gives it in spite of problems when they leave enough to check the rest by.
 pub fn read<T: JsonSchema + DeserializeOwned>(
     document: &Document,
     what: &str,
     problems: &mut Problems,
 ) -> Option<T> {
     let before = problems.0.len();
-    let (schema, value) = (schema_of::<T>(), document.root.to_value());
+    let (schema, mut value) = (schema_of::<T>(), document.root.to_value());
     let mut report = Reporter { document, problems };
-    match validator(&schema) {
+    let slips = match validator(&schema) {
         Ok(validator) => {
-            let mut explainer = Explainer { schema: &schema, value: &value, what, report: &mut report };
+            let (slips, missing) = (Vec::new(), Vec::new());
+            let mut explainer =
+                Explainer { schema: &schema, value: &value, what, report: &mut report, slips, missing };
             validator.iter_errors(&value).for_each(|error| explainer.explain(&error));
+            explainer.finish()
         }
-        Err(error) => report.value(&Path::top(), error, "this is a fault in Steward: please report it"),
-    }
-    if report.problems.0.len() > before {
-        return None;
-    }
+        Err(error) => {
+            report.value(&Path::top(), error, "this is a fault in Steward: please report it");
+            Vec::new()
+        }
+    };
+    slips.iter().for_each(|slip| slip.undo(&mut value));
     match serde_json::from_value(value) {
         Ok(read) => Some(read),
+        Err(_) if report.problems.0.len() > before => None,
         Err(error) => {
             report.value(&Path::top(), format!("this is not {what}: {error}"), "mend it as the message says");
             None
+        }
+    }
+}
+
+/// A field that is not known, and the one that was perhaps meant.
+struct Slip {
+    holder: String,
+    field: String,
+    meant: Option<String>,
+}
+
+impl Slip {
+    /// Reads the file as it was meant, so that what else is wrong in it is found in the same go.
+    fn undo(&self, value: &mut Value) {
+        let Some(Value::Object(holder)) = value.pointer_mut(&self.holder) else { return };
+        let Some(content) = holder.remove(&self.field) else { return };
+        if let Some(meant) = self.meant.as_ref().filter(|meant| !holder.contains_key(*meant)) {
+            holder.insert(meant.clone(), content);
         }
     }
 }
@@ -98,6 +132,8 @@ struct Explainer<'a, 'r> {
     value: &'a Value,
     what: &'a str,
     report: &'a mut Reporter<'r>,
+    slips: Vec<Slip>,
+    missing: Vec<(String, Path, String)>,
 }
 
 impl Explainer<'_, '_> {
@@ -109,13 +145,23 @@ impl Explainer<'_, '_> {
                 let known = self.fields(error);
                 let known: Vec<&str> = known.iter().map(String::as_str).collect();
                 for field in unexpected {
+                    let slip = Slip {
+                        holder: error.instance_path().as_str().to_owned(),
+                        field: field.clone(),
+                        meant: nearest::nearest(field, &known).map(str::to_owned),
+                    };
+                    self.slips.push(slip);
                     let message = format!("`{field}` is not a field of {holder}");
-                    self.report.key(&path.key(field), message, nearest::mend(field, "the fields here", &known));
+                    self.report.key(
+                        &path.key(field),
+                        message,
+                        nearest::mend(field, "the fields here", &known),
+                    );
                 }
             }
             Kind::Required { property } => {
-                let field = property.as_str().unwrap_or_default();
-                self.report.value(&path, format!("{holder} lacks `{field}`"), format!("add `{field}:`"));
+                let field = property.as_str().unwrap_or_default().to_owned();
+                self.missing.push((error.instance_path().as_str().to_owned(), path, field));
             }
             Kind::Type { kind } => {
                 let message = format!("{holder} is {}, not {}", found(error.instance()), wanted(kind));
@@ -152,6 +198,18 @@ impl Explainer<'_, '_> {
         }
     }
 
+    /// A field that is missing because it is misspelt has been reported already.
+    fn finish(mut self) -> Vec<Slip> {
+        for (holder, path, field) in std::mem::take(&mut self.missing) {
+            let misspelt = |slip: &Slip| slip.holder == holder && slip.meant.as_ref() == Some(&field);
+            if !self.slips.iter().any(misspelt) {
+                let message = format!("{} lacks `{field}`", self.holder(&path));
+                self.report.value(&path, message, format!("add `{field}:`"));
+            }
+        }
+        self.slips
+    }
+
     fn other(&mut self, path: &Path, holder: &str, error: &ValidationError<'_>) {
         self.report.value(path, format!("{holder} does not fit: {error}"), "mend it as the message says");
     }
@@ -178,9 +236,7 @@ fn how(format: &str) -> &'static str {
 }
 
 fn only_null(errors: &[ValidationError<'_>]) -> bool {
-    errors.iter().all(|error| {
-        matches!(error.kind(), Kind::Type { kind: TypeKind::Single(JsonType::Null) })
-    })
+    errors.iter().all(|error| matches!(error.kind(), Kind::Type { kind: TypeKind::Single(JsonType::Null) }))
 }
 
 fn shown(value: &Value) -> String {

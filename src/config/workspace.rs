@@ -12,9 +12,10 @@ use serde_json::Value;
 use crate::config::agent::{self, RawAgent};
 use crate::config::check::{self, Names};
 use crate::config::connectors::Connectors;
-use crate::config::document::{Document, NodeKind, Path, Reporter};
+use crate::config::document::{Document, Reporter};
 use crate::config::models::Models;
 use crate::config::nearest;
+use crate::config::node::{NodeKind, Path};
 use crate::config::policy::Policy;
 use crate::config::problem::{Problem, Problems};
 use crate::config::secret::SecretRef;
@@ -154,7 +155,8 @@ impl Loader<'_> {
     fn is_empty(&mut self) -> bool {
         let empty = !["agents", "config"].iter().any(|folder| self.dir.join(folder).is_dir());
         if empty {
-            let message = format!("`{}` is not a workspace: it has no agents/ and no config/", self.dir.display());
+            let message =
+                format!("`{}` is not a workspace: it has no agents/ and no config/", self.dir.display());
             let mend = "copy the template's agents/ and config/ folders here, or run `steward demo`";
             self.missing(".", message, mend);
         }
@@ -203,7 +205,11 @@ impl Loader<'_> {
         match fs::read_to_string(&path) {
             Ok(text) => Some(text.into()),
             Err(error) => {
-                self.missing(file, format!("this file cannot be read: {error}"), "make it readable UTF-8 text");
+                self.missing(
+                    file,
+                    format!("this file cannot be read: {error}"),
+                    "make it readable UTF-8 text",
+                );
                 None
             }
         }
@@ -247,7 +253,11 @@ impl Loader<'_> {
             let name = name_in(&document, "agent").unwrap_or_else(|| stem.to_owned());
             if names.agents.contains_key(&name) {
                 let message = format!("there are two agents `{name}`");
-                self.report(&document).value(&Path::top().key("agent"), message, "give this one another name");
+                self.report(&document).value(
+                    &Path::top().key("agent"),
+                    message,
+                    "give this one another name",
+                );
             }
             let before = self.problems.0.len();
             let agent = read::<RawAgent>(&document, "an agent", &mut self.problems)
@@ -266,9 +276,15 @@ impl Loader<'_> {
             let Some(Read { document, raw }) = self.optional::<RawWorkflow>(&file, "a workflow") else {
                 continue;
             };
-            if let Some((other, _)) = found.iter().find(|(_, d)| d.version.workflow.as_str() == raw.workflow) {
-                let message = format!("there are two workflows `{}`; the other is in {}", raw.workflow, other.file);
-                self.report(&document).value(&Path::top().key("workflow"), message, "give this one another name");
+            if let Some((other, _)) = found.iter().find(|(_, d)| d.version.workflow.as_str() == raw.workflow)
+            {
+                let message =
+                    format!("there are two workflows `{}`; the other is in {}", raw.workflow, other.file);
+                self.report(&document).value(
+                    &Path::top().key("workflow"),
+                    message,
+                    "give this one another name",
+                );
             }
             let definition = check::workflow::resolve(&mut self.report(&document), &raw, names);
             found.push((document, definition));
@@ -313,7 +329,9 @@ impl Loader<'_> {
             return;
         }
         if let Some(Read { document, raw }) = settings {
-            for mailbox in raw.mailboxes.keys().filter(|name| !taken.contains_key(&format!("the mailbox `{name}`"))) {
+            for mailbox in
+                raw.mailboxes.keys().filter(|name| !taken.contains_key(&format!("the mailbox `{name}`")))
+            {
                 let message = format!("no workflow listens to the mailbox `{mailbox}`");
                 let mend = "add `- email: { mailbox: … }` under a workflow's `on`, or take the mailbox away";
                 self.report(document).warn(&Path::top().key("mailboxes").key(mailbox), message, mend);
@@ -321,10 +339,15 @@ impl Loader<'_> {
         }
         for document in agents {
             let Some(name) = name_in(document, "agent") else { continue };
-            let used = workflows.iter().any(|(_, d)| d.version.agents.keys().any(|agent| agent.as_str() == name));
+            let used =
+                workflows.iter().any(|(_, d)| d.version.agents.keys().any(|agent| agent.as_str() == name));
             if !used && names.agents.get(&name).is_some_and(Option::is_some) {
                 let message = format!("no workflow uses the agent `{name}`");
-                self.report(document).warn(&Path::top().key("agent"), message, "use it in a step, or take it away");
+                self.report(document).warn(
+                    &Path::top().key("agent"),
+                    message,
+                    "use it in a step, or take it away",
+                );
             }
         }
     }

@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 use crate::config::agent::{RawAgent, RawCanned};
 use crate::config::check::templates::{Place, Scope};
 use crate::config::check::{Names, schema};
-use crate::config::document::{Path, Reporter};
+use crate::config::document::Reporter;
 use crate::config::nearest;
+use crate::config::node::Path;
 use crate::domain::ids::AgentName;
 use crate::domain::template;
 use crate::domain::workflow::{Agent, Canned, Class};
@@ -116,11 +117,8 @@ fn classes(report: &mut Reporter<'_>, raw: &RawAgent, sound: bool) {
 fn canned(report: &mut Reporter<'_>, raw: &RawAgent, canned: &RawCanned, names: &Names, sound: bool) {
     let path = Path::top().key("canned");
     let scope = canned_scope(raw, names);
-    match &canned.when {
-        Some(Value::String(when)) => {
-            scope.expression(report, &Place::Value(&path.key("when")), when);
-        }
-        _ => {}
+    if let Some(Value::String(when)) = &canned.when {
+        scope.expression(report, &Place::Value(&path.key("when")), when);
     }
     scope.templates(report, &path.key("output"), &canned.output);
     match &canned.confidence {
@@ -142,10 +140,8 @@ fn canned(report: &mut Reporter<'_>, raw: &RawAgent, canned: &RawCanned, names: 
 }
 
 fn canned_scope(raw: &RawAgent, names: &Names) -> Scope {
-    let mut known = BTreeMap::from([
-        ("workspace", names.workspace.clone()),
-        ("with", json!({"type": "object"})),
-    ]);
+    let mut known =
+        BTreeMap::from([("workspace", names.workspace.clone()), ("with", json!({"type": "object"}))]);
     if !raw.classes.is_empty() {
         let options: Vec<&str> = raw.classes.iter().map(|class| class.class.as_str()).collect();
         known.insert(
@@ -184,15 +180,16 @@ fn against_schema(report: &mut Reporter<'_>, path: &Path, schema: &Value, output
     for (field, value) in fields {
         match properties.and_then(|properties| properties.get(field)) {
             None if schema.get("additionalProperties") == Some(&Value::Bool(false)) => {
-                let known: Vec<&str> = properties.into_iter().flatten().map(|(key, _)| key.as_str()).collect();
+                let known: Vec<&str> =
+                    properties.into_iter().flatten().map(|(key, _)| key.as_str()).collect();
                 let mend = nearest::mend(field, "the fields of the output", &known);
                 report.key(&path.key(field), format!("the output schema has no `{field}`"), mend);
             }
             // A part that refers to another part of the schema cannot be checked by itself.
             Some(wanted) if constant(value) && !wanted.to_string().contains("$ref") => {
-                let error = schema::validator(wanted).ok().and_then(|validator| {
-                    validator.iter_errors(value).next().map(|error| error.to_string())
-                });
+                let error = schema::validator(wanted)
+                    .ok()
+                    .and_then(|validator| validator.iter_errors(value).next().map(|error| error.to_string()));
                 if let Some(error) = error {
                     let message = format!("the output schema does not allow this: {error}");
                     report.value(&path.key(field), message, MEND);

@@ -48,14 +48,16 @@ mod tests {
 
     #[test]
     fn what_comes_before_a_step_is_followed_to_the_beginning() {
-        let needs = BTreeMap::from([("a", vec![]), ("b", vec!["a"]), ("c", vec!["a"]), ("d", vec!["b", "c"])]);
+        let needs =
+            BTreeMap::from([("a", vec![]), ("b", vec!["a"]), ("c", vec!["a"]), ("d", vec!["b", "c"])]);
         assert_eq!(ancestors(&needs).unwrap()["d"], BTreeSet::from(["a", "b", "c"]));
         assert!(ancestors(&needs).unwrap()["a"].is_empty());
     }
 
     #[test]
     fn a_cycle_is_named_step_by_step() {
-        let needs = BTreeMap::from([("a", vec![]), ("b", vec!["a", "d"]), ("c", vec!["b"]), ("d", vec!["c"])]);
+        let needs =
+            BTreeMap::from([("a", vec![]), ("b", vec!["a", "d"]), ("c", vec!["b"]), ("d", vec!["c"])]);
         assert_eq!(ancestors(&needs).unwrap_err(), ["b", "d", "c"]);
         assert_eq!(ancestors(&BTreeMap::from([("a", vec!["a"])])).unwrap_err(), ["a"]);
     }

@@ -3,11 +3,13 @@
 //!
 //! - [`workflow`] and [`agent`]: a raw file in, its resolved definition out;
 //! - [`settings`]: settings, models, connectors, policy;
+//! - `outputs`: what steps give to the ones after them;
 //! - `templates` with `paths`: what a template names, held against what there is;
 //! - `graph`: the order of steps, cycles, steps that can never run; `schema`: JSON Schemas themselves.
 
 pub(super) mod agent;
 pub(super) mod graph;
+pub(super) mod outputs;
 pub(super) mod paths;
 pub(super) mod schema;
 pub(super) mod settings;

@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use crate::config::document::{Path, Reporter};
+use crate::config::document::Reporter;
+use crate::config::node::Path;
 
 const MEND: &str = "write a JSON Schema (2020-12), such as `{ type: object, required: [from], properties: \
                     { from: { type: string } } }`";
@@ -48,7 +49,8 @@ fn remote(schema: &Value, path: &Path, found: &mut impl FnMut(&Path, &str)) {
                 match value.as_str() {
                     Some(reference) if matches!(key.as_str(), "$ref" | "$dynamicRef" | "$schema" | "$id") => {
                         let draft = "https://json-schema.org/draft/2020-12/schema";
-                        if !reference.starts_with('#') && !(key == "$schema" && reference == draft) {
+                        let known = key == "$schema" && reference == draft;
+                        if !known && !reference.starts_with('#') {
                             found(&at, reference);
                         }
                     }

@@ -9,9 +9,10 @@ use serde_json::{Value, json};
 
 use crate::config::check::templates::{Place, Scope};
 use crate::config::connectors::Connectors;
-use crate::config::document::{Path, Reporter};
+use crate::config::document::Reporter;
 use crate::config::models::{BUILT_IN, Models};
 use crate::config::nearest;
+use crate::config::node::Path;
 use crate::config::policy::{Policy, Rule};
 use crate::config::secret::SecretRef;
 use crate::config::settings::Settings;
@@ -65,7 +66,8 @@ fn mailboxes(report: &mut Reporter<'_>, settings: &Settings) {
             }
         }
     }
-    if let Some(default) = settings.default_mailbox.as_ref().filter(|d| !settings.mailboxes.contains_key(*d)) {
+    if let Some(default) = settings.default_mailbox.as_ref().filter(|d| !settings.mailboxes.contains_key(*d))
+    {
         let known: Vec<&str> = settings.mailboxes.keys().map(String::as_str).collect();
         let mend = nearest::mend(default, "the mailboxes", &known);
         report.value(&Path::top().key("default_mailbox"), format!("there is no mailbox `{default}`"), mend);
@@ -100,10 +102,12 @@ pub(in crate::config) fn models(report: &mut Reporter<'_>, models: &Models, curr
             let mend = nearest::mend(&model.provider, "the providers", &providers);
             report.value(&path.key("provider"), format!("there is no provider `{}`", model.provider), mend);
         }
-        let prices = model.price.iter().flat_map(|price| [("input", &price.input), ("output", &price.output)]);
+        let prices =
+            model.price.iter().flat_map(|price| [("input", &price.input), ("output", &price.output)]);
         for (field, price) in prices {
             if let Some(currency) = currency.filter(|currency| *currency != price.currency) {
-                let message = format!("this price is in {}, the workspace counts in {currency}", price.currency);
+                let message =
+                    format!("this price is in {}, the workspace counts in {currency}", price.currency);
                 let mend = format!("write it in {currency}, or change `currency` in config/settings.yaml");
                 report.value(&path.key("price").key(field), message, mend);
             }
@@ -148,14 +152,21 @@ pub(in crate::config) fn connectors(report: &mut Reporter<'_>, connectors: &Conn
         secret(report, &path.key("password"), smtp.password.as_ref());
         if smtp.username.is_some() != smtp.password.is_some() {
             let lacks = if smtp.username.is_some() { "password" } else { "username" };
-            report.value(&path, format!("`smtp` lacks `{lacks}`"), "give both `username` and `password`, or neither");
+            report.value(
+                &path,
+                format!("`smtp` lacks `{lacks}`"),
+                "give both `username` and `password`, or neither",
+            );
         }
     }
     for (index, host) in connectors.http.allow.iter().enumerate() {
         let known = url::Url::parse(&format!("http://{host}"));
         let plain = !host.is_empty()
             && known.is_ok_and(|url| {
-                url.path() == "/" && url.query().is_none() && url.username().is_empty() && !host.ends_with('/')
+                url.path() == "/"
+                    && url.query().is_none()
+                    && url.username().is_empty()
+                    && !host.ends_with('/')
             });
         if !plain {
             let path = Path::top().key("http").key("allow").index(index);
@@ -197,10 +208,13 @@ fn rule_scope(covered: &[&ActionSpec]) -> Scope {
     let params: serde_json::Map<String, Value> =
         parameters.clone().map(|name| ((*name).to_owned(), json!(true))).collect();
     let labels: serde_json::Map<String, Value> = parameters
-        .map(|name| ((*name).to_owned(), json!({"type": "string", "enum": ["owner", "system", "model", "untrusted"]})))
+        .map(|name| {
+            ((*name).to_owned(), json!({"type": "string", "enum": ["owner", "system", "model", "untrusted"]}))
+        })
         .collect();
     let actions: Vec<&str> = covered.iter().map(|spec| spec.name).collect();
-    let object = |properties| json!({"type": "object", "additionalProperties": false, "properties": properties});
+    let object =
+        |properties| json!({"type": "object", "additionalProperties": false, "properties": properties});
     Scope {
         names: BTreeMap::from([
             ("action", json!({"type": "string", "enum": actions})),

@@ -8,8 +8,9 @@ use minijinja::{Environment, ErrorKind};
 use serde_json::Value;
 
 use crate::config::check::paths::{self, Miss};
-use crate::config::document::{Path, Reporter};
+use crate::config::document::Reporter;
 use crate::config::nearest;
+use crate::config::node::Path;
 use crate::domain::template as domain;
 
 static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(Environment::new);
@@ -104,7 +105,11 @@ impl Scope {
         let mut found = BTreeSet::new();
         if text.contains("{{") || text.contains("{%") {
             let message = "a condition is an expression by itself, without `{{ }}`";
-            report.span(place.of(report, text, 0..text.len()), message, "write it as in `when: input.fit > 0.5`");
+            report.span(
+                place.of(report, text, 0..text.len()),
+                message,
+                "write it as in `when: input.fit > 0.5`",
+            );
             return found;
         }
         match ENVIRONMENT.compile_expression(text) {
@@ -136,7 +141,10 @@ impl Scope {
     ///
     /// # Errors
     /// The message and the mend when it leads nowhere.
-    pub(in crate::config) fn resolve<'s>(&'s self, name: &str) -> Result<Option<&'s Value>, (String, String)> {
+    pub(in crate::config) fn resolve<'s>(
+        &'s self,
+        name: &str,
+    ) -> Result<Option<&'s Value>, (String, String)> {
         let parts: Vec<&str> = name.split('.').collect();
         let followed = match (parts.as_slice(), &self.steps) {
             (["steps", step, rest @ ..], Some(steps)) => match steps.before.get(*step) {
@@ -153,7 +161,9 @@ impl Scope {
         followed.map_err(|Miss { at, key, known }| {
             let known: Vec<&str> = known.iter().map(String::as_str).collect();
             let mend = match known.as_slice() {
-                [] => format!("`{at}` is a single value: use it as it is, or with a filter as in `{at} | upper`"),
+                [] => format!(
+                    "`{at}` is a single value: use it as it is, or with a filter as in `{at} | upper`"
+                ),
                 known => nearest::mend(&key, &format!("what `{at}` has"), known),
             };
             (format!("`{at}` has no `{key}`"), mend)
@@ -169,7 +179,11 @@ impl Scope {
             let Some((constant, part)) = compared(text, at + name.len()) else { continue };
             if !options.contains(&constant) {
                 let message = format!("`{name}` is never `{constant}`");
-                report.span(place.of(report, text, part), message, nearest::mend(constant, "what it can be", &options));
+                report.span(
+                    place.of(report, text, part),
+                    message,
+                    nearest::mend(constant, "what it can be", &options),
+                );
             }
         }
     }
@@ -194,7 +208,11 @@ fn syntax(report: &mut Reporter<'_>, place: &Place<'_>, text: &str, error: &mini
     let detail = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
     let part = error.range().unwrap_or(0..text.len());
     let span = place.of(report, text, part);
-    report.span(span, format!("the template does not read: {detail}"), "mend what stands in `{{ }}` or `{% %}`");
+    report.span(
+        span,
+        format!("the template does not read: {detail}"),
+        "mend what stands in `{{ }}` or `{% %}`",
+    );
 }
 
 /// The insides of `{{ }}` and `{% %}`.
@@ -221,7 +239,9 @@ fn words(report: &mut Reporter<'_>, place: &Place<'_>, text: &str, block: Range<
         let is_test = before(1) == Some("is") || (before(1) == Some("not") && before(2) == Some("is"));
         let (kind, probe, unknown) = match before(1) {
             Some("|") if is_word => ("filter", format!("[] | {word}"), ErrorKind::UnknownFilter),
-            _ if is_test && is_word && *word != "not" => ("test", format!("1 is {word}"), ErrorKind::UnknownTest),
+            _ if is_test && is_word && *word != "not" => {
+                ("test", format!("1 is {word}"), ErrorKind::UnknownTest)
+            }
             _ => continue,
         };
         let missing = ENVIRONMENT
@@ -264,7 +284,8 @@ fn tokens(text: &str) -> Vec<(usize, &str)> {
     let mut found = Vec::new();
     let mut at = 0;
     while let Some(c) = text[at..].chars().next() {
-        let word = text[at..].find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(text.len() - at);
+        let word =
+            text[at..].find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(text.len() - at);
         let length = word.max(1);
         if !c.is_whitespace() {
             found.push((at, &text[at..at + length]));

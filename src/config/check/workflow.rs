@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 
 use crate::config::check::templates::{Place, Scope, Steps};
-use crate::config::check::{Names, agent, graph, schema};
-use crate::config::document::{Path, Reporter};
+use crate::config::check::{Names, agent, graph, outputs, schema};
+use crate::config::document::Reporter;
 use crate::config::nearest;
+use crate::config::node::Path;
 use crate::config::workflow::{RawReview, RawStep, RawWorkflow, email_input};
 use crate::config::workspace::{Definition, Trigger};
 use crate::domain::action::{self, ACTIONS, ActionSpec, Reach};
@@ -23,11 +24,7 @@ const TIMEOUT: Span = Span::secs(120);
 const HINT: &str = "a workflow's templates name `input`, `workspace`, `run` and `steps`";
 
 /// Checks a workflow and gives its definition; whether that may be used is for the problems to say.
-pub(in crate::config) fn resolve(
-    report: &mut Reporter<'_>,
-    raw: &RawWorkflow,
-    names: &Names,
-) -> Definition {
+pub(in crate::config) fn resolve(report: &mut Reporter<'_>, raw: &RawWorkflow, names: &Names) -> Definition {
     let top = Path::top();
     let triggers = triggers(report, raw, names);
     let input = input(report, raw, &triggers);
@@ -46,7 +43,7 @@ pub(in crate::config) fn resolve(
         }
     };
     let outputs: BTreeMap<&str, Value> =
-        raw.steps.iter().map(|step| (step.id.as_str(), step_schema(step, names))).collect();
+        raw.steps.iter().map(|step| (step.id.as_str(), outputs::step(step, names))).collect();
     let all: Vec<String> = raw.steps.iter().map(|step| step.id.clone()).collect();
     let mut dead = BTreeSet::new();
     let steps = raw.steps.iter().enumerate().map(|(index, step)| {
@@ -54,7 +51,7 @@ pub(in crate::config) fn resolve(
         let known = before.get(step.id.as_str()).into_iter().flatten();
         let known = known.filter_map(|id| Some(((*id).to_owned(), outputs.get(id)?.clone())));
         let mut names_here = base.clone();
-        names_here.insert("run", run_schema());
+        names_here.insert("run", outputs::run());
         let scope = Scope {
             names: names_here,
             steps: Some(Steps { before: known.collect(), all: all.clone(), here: step.id.clone() }),
@@ -93,7 +90,8 @@ fn triggers(report: &mut Reporter<'_>, raw: &RawWorkflow, names: &Names) -> Vec<
         let path = Path::top().key("on").index(index);
         match (&trigger.email, &trigger.webhook) {
             (Some(email), None) => {
-                if let Some(known) = names.mailboxes.as_ref().filter(|known| !known.contains(&email.mailbox)) {
+                if let Some(known) = names.mailboxes.as_ref().filter(|known| !known.contains(&email.mailbox))
+                {
                     let known: Vec<&str> = known.iter().map(String::as_str).collect();
                     let message = format!("there is no mailbox `{}`", email.mailbox);
                     let mend = nearest::mend(&email.mailbox, "the mailboxes of config/settings.yaml", &known);
@@ -142,7 +140,11 @@ fn input(report: &mut Reporter<'_>, raw: &RawWorkflow, triggers: &[Trigger]) -> 
         let missing = known.iter().find(|field| !declared.is_some_and(|map| map.contains_key(**field)));
         if let (Some(Value::Bool(false)), Some(field)) = (input.get("additionalProperties"), missing) {
             let message = format!("an email has `{field}`, which this closed schema refuses");
-            report.value(&path.key("additionalProperties"), message, "take `additionalProperties: false` away");
+            report.value(
+                &path.key("additionalProperties"),
+                message,
+                "take `additionalProperties: false` away",
+            );
         }
     }
     input.clone()
@@ -165,13 +167,7 @@ fn order<'a>(report: &mut Reporter<'_>, raw: &'a RawWorkflow) -> BTreeMap<&'a st
     needs
 }
 
-fn kind(
-    report: &mut Reporter<'_>,
-    path: &Path,
-    step: &RawStep,
-    names: &Names,
-    scope: &Scope,
-) -> StepKind {
+fn kind(report: &mut Reporter<'_>, path: &Path, step: &RawStep, names: &Names, scope: &Scope) -> StepKind {
     let with = step.with.clone().unwrap_or_else(|| json!({}));
     scope.templates(report, &path.key("with"), &with);
     if let Some(Value::String(when)) = &step.when {
@@ -236,7 +232,8 @@ fn agent_step(report: &mut Reporter<'_>, path: &Path, wanted: &str, with: &Value
         Some(Some(agent)) => {
             for field in agent::canned_reads(agent) {
                 if with.get(&field).is_none() {
-                    let message = format!("the canned output of `{wanted}` reads `with.{field}`, which is not given");
+                    let message =
+                        format!("the canned output of `{wanted}` reads `with.{field}`, which is not given");
                     report.value(&path.key("with"), message, format!("add `{field}:` to this step's `with`"));
                 }
             }
@@ -281,12 +278,7 @@ fn dedupe(report: &mut Reporter<'_>, path: &Path, step: &RawStep, scope: &Scope)
     }
 }
 
-fn review_of_action(
-    report: &mut Reporter<'_>,
-    path: &Path,
-    review: &RawReview,
-    spec: Option<&ActionSpec>,
-) {
+fn review_of_action(report: &mut Reporter<'_>, path: &Path, review: &RawReview, spec: Option<&ActionSpec>) {
     for (field, there) in [("ask", review.ask.is_some()), ("form", review.form.is_some())] {
         if there {
             let mend = "the question is whether to do it; to ask something else, write a step of its own";
@@ -304,7 +296,9 @@ fn question(report: &mut Reporter<'_>, path: &Path, review: RawReview, scope: &S
         Some(ask) => {
             scope.text(report, &Place::Value(&path.key("ask")), ask);
         }
-        None => report.value(path, "this review asks nothing", "add `ask:` with the question, or an `action`"),
+        None => {
+            report.value(path, "this review asks nothing", "add `ask:` with the question, or an `action`")
+        }
     }
     if let Some(form) = &review.form {
         schema::check(report, &path.key("form"), form);
@@ -329,12 +323,7 @@ fn shows(report: &mut Reporter<'_>, path: &Path, review: &RawReview, scope: &Sco
 }
 
 /// A step that can never run, by its own condition or by what it builds on.
-fn reachable(
-    report: &mut Reporter<'_>,
-    path: &Path,
-    step: &RawStep,
-    dead: &mut BTreeSet<String>,
-) {
+fn reachable(report: &mut Reporter<'_>, path: &Path, step: &RawStep, dead: &mut BTreeSet<String>) {
     let mut named = BTreeSet::new();
     let when = step.when.as_ref().and_then(condition_text);
     let parsed = when.as_deref().map(|when| template::expression_paths(when, &mut named));
@@ -350,7 +339,9 @@ fn reachable(
     if let Some(with) = &step.with {
         let _ = template::paths(with, &mut named);
     }
-    if let Some(source) = named.iter().filter_map(|path| template::step_of(path)).find(|id| dead.contains(*id)) {
+    if let Some(source) =
+        named.iter().filter_map(|path| template::step_of(path)).find(|id| dead.contains(*id))
+    {
         let message = format!("`{}` can never run: it builds on `{source}`, which never does", step.id);
         report.value(&path.key("id"), message, format!("mend `{source}`, or take this step away too"));
         dead.insert(step.id.clone());
@@ -376,66 +367,5 @@ fn retry(step: &RawStep) -> Retry {
             base: raw.base.unwrap_or(default.base),
             max: raw.max.unwrap_or(default.max),
         },
-    }
-}
-
-fn run_schema() -> Value {
-    let text = json!({"type": "string"});
-    json!({"type": "object", "properties": {"id": text, "title": text, "opened_at": text}})
-}
-
-/// What templates see of a step that is over.
-fn step_schema(step: &RawStep, names: &Names) -> Value {
-    let output = match (&step.agent, &step.action, &step.review) {
-        (Some(agent), _, _) => names.agents.get(agent).and_then(Option::as_ref).map(|agent| agent.output.clone()),
-        (None, Some(action), _) => response_schema(action),
-        (None, None, Some(review)) => Some(answer_schema(review)),
-        (None, None, None) => None,
-    };
-    // A schema of the owner's may refer to its own parts from its top: those parts are taken along.
-    let output = output.unwrap_or(json!(true));
-    let definitions = ["$defs", "definitions"].iter().filter_map(|k| Some((*k, output.get(k)?.clone())));
-    let mut schema = json!({
-        "type": "object",
-        "additionalProperties": false,
-        "properties": {"output": output.clone(), "confidence": {"type": ["number", "null"]}},
-    });
-    for (key, value) in definitions {
-        schema[key] = value;
-    }
-    schema
-}
-
-/// What a review step gives.
-fn answer_schema(review: &RawReview) -> Value {
-    json!({
-        "type": "object",
-        "properties": {
-            "decision": {"type": "string", "enum": ["approved", "rejected", "answered"]},
-            "reason": {"type": "string"},
-            "answer": review.form.clone().unwrap_or(json!(true)),
-        },
-    })
-}
-
-/// What an action gives, as far as it is fixed.
-fn response_schema(action: &str) -> Option<Value> {
-    let text = json!({"type": "string"});
-    let count = json!({"type": "integer"});
-    let object = |properties: Value| Some(json!({"type": "object", "properties": properties}));
-    match action {
-        "email.send" => object(json!({"message_id": text})),
-        "memory.search" => object(json!({"hits": {"type": "array", "items": {
-            "type": "object",
-            "properties": {
-                "document": text, "version": count, "title": text, "heading": text,
-                "place": text, "text": text, "score": {"type": "number"},
-            },
-        }}})),
-        "records.get" => object(json!({
-            "found": {"type": "boolean"}, "kind": text, "key": text, "version": count, "data": true,
-        })),
-        "records.put" => object(json!({"kind": text, "key": text, "version": count})),
-        _ => None,
     }
 }

@@ -42,12 +42,14 @@ fn an_agent_no_workflow_uses_is_a_warning() {
 
 #[test]
 fn an_actions_parameters_are_checked_both_ways() {
-    Workspace::sound().but(WORKFLOW_FILE, "      subject: Hello\n", "      subjet: Hello\n      subject: Hello\n").has(
-        "config/workflows/hello.yaml:14:7",
-        "subjet",
-        "`email.send` has no parameter `subjet`",
-        "did you mean `subject`?",
-    );
+    Workspace::sound()
+        .but(WORKFLOW_FILE, "      subject: Hello\n", "      subjet: Hello\n      subject: Hello\n")
+        .has(
+            "config/workflows/hello.yaml:14:7",
+            "subjet",
+            "`email.send` has no parameter `subjet`",
+            "did you mean `subject`?",
+        );
     Workspace::sound().but(WORKFLOW_FILE, "      subject: Hello\n", "").has(
         "config/workflows/hello.yaml:12:5",
         "with",
@@ -58,12 +60,14 @@ fn an_actions_parameters_are_checked_both_ways() {
 
 #[test]
 fn a_step_does_exactly_one_thing() {
-    Workspace::sound().but(WORKFLOW_FILE, "    agent: writer\n", "    agent: writer\n    action: noop\n").has(
-        "config/workflows/hello.yaml:6:5",
-        "id: draft",
-        "a step has either an `agent` or an `action`, not both",
-        "exactly one",
-    );
+    Workspace::sound()
+        .but(WORKFLOW_FILE, "    agent: writer\n", "    agent: writer\n    action: noop\n")
+        .has(
+            "config/workflows/hello.yaml:6:5",
+            "id: draft",
+            "a step has either an `agent` or an `action`, not both",
+            "exactly one",
+        );
     let idle = "steps:\n  - id: idle\n";
     Workspace::sound().but(WORKFLOW_FILE, "steps:\n", idle).has(
         "config/workflows/hello.yaml:6:5",
@@ -105,13 +109,12 @@ fn a_review_of_something_that_changes_nothing_is_pointed_out() {
 
 #[test]
 fn two_of_the_same_name_are_refused() {
-    Workspace::sound().but(WORKFLOW_FILE, "id: send", "id: draft").but(WORKFLOW_FILE, "    when: steps.draft.output.kind == \"warm\"\n", "")
-        .but(WORKFLOW_FILE, "{{ steps.draft.output.body }}", "x").but(WORKFLOW_FILE, ", steps.draft.output]", "]").has(
-        "config/workflows/hello.yaml:9:9",
-        "draft",
-        "there are two steps `draft`",
-        "another id",
-    );
+    Workspace::sound()
+        .but(WORKFLOW_FILE, "id: send", "id: draft")
+        .but(WORKFLOW_FILE, "    when: steps.draft.output.kind == \"warm\"\n", "")
+        .but(WORKFLOW_FILE, "{{ steps.draft.output.body }}", "x")
+        .but(WORKFLOW_FILE, ", steps.draft.output]", "]")
+        .has("config/workflows/hello.yaml:9:9", "draft", "there are two steps `draft`", "another id");
     Workspace::sound().and("agents/zweiter.md", AGENT).has(
         "agents/zweiter.md:2:8",
         "writer",
@@ -153,7 +156,11 @@ fn a_mailbox_and_a_webhook_open_one_workflow_each() {
 #[test]
 fn a_trigger_is_exactly_one_thing() {
     Workspace::sound()
-        .but(WORKFLOW_FILE, "{ mailbox: leads }", "{ mailbox: leads }\n    webhook: { path: x, secret: env:PATH }")
+        .but(
+            WORKFLOW_FILE,
+            "{ mailbox: leads }",
+            "{ mailbox: leads }\n    webhook: { path: x, secret: env:PATH }",
+        )
         .but(WORKFLOW_FILE, "steps:", "input: {}\nsteps:")
         .but("config/settings.yaml", "mailboxes:\n  leads: [hello@studio.example]\n", "mailboxes: {}\n")
         .has(
@@ -166,7 +173,8 @@ fn a_trigger_is_exactly_one_thing() {
 
 #[test]
 fn a_step_that_can_never_run_is_found_with_all_that_build_on_it() {
-    let workspace = Workspace::sound().but(WORKFLOW_FILE, "    agent: writer\n", "    when: false\n    agent: writer\n");
+    let workspace =
+        Workspace::sound().but(WORKFLOW_FILE, "    agent: writer\n", "    when: false\n    agent: writer\n");
     let problems = workspace.problems();
     let messages: Vec<_> = problems.iter().map(|p| (p.line, p.message.as_str())).collect();
     assert_eq!(
@@ -193,12 +201,21 @@ fn a_schema_must_be_one_and_stay_in_its_file() {
         "this is not a JSON Schema: \"text\" is not valid under any of the schemas listed in the 'anyOf' keyword",
         "write a JSON Schema",
     );
-    Workspace::sound().but(AGENT_FILE, "body: { type: string }", "body: { $ref: \"https://x.example/s.json\" }").has(
-        "agents/writer.md:8:19",
-        "\"https://x.example/s.json\"",
-        "`https://x.example/s.json` is outside of this file",
-        "#/$defs/",
-    );
+    Workspace::sound()
+        .but(AGENT_FILE, "body: { type: string }", "body: { $ref: \"https://x.example/s.json\" }")
+        .has(
+            "agents/writer.md:8:19",
+            "\"https://x.example/s.json\"",
+            "`https://x.example/s.json` is outside of this file",
+            "#/$defs/",
+        );
+}
+
+#[test]
+fn a_schema_that_is_its_own_part_is_checked_without_going_round_for_ever() {
+    let circle = "allOf: [{ $ref: '#' }]\n  properties:";
+    let constant = Workspace::sound().but(AGENT_FILE, "Hello {{ with.name }}", "Hello");
+    constant.but(AGENT_FILE, "properties:", circle).problems();
 }
 
 #[test]
@@ -243,23 +260,23 @@ fn what_a_canned_output_reads_must_be_given() {
         "the canned output of `writer` reads `with.name`, which is not given",
         "add `name:`",
     );
-    let guarded = Workspace::sound()
-        .but(WORKFLOW_FILE, "with: { name:", "with: { nam:")
-        .but(AGENT_FILE, "{{ with.name }}", "{{ with.name | default('you') }}");
+    let guarded = Workspace::sound().but(WORKFLOW_FILE, "with: { name:", "with: { nam:").but(
+        AGENT_FILE,
+        "{{ with.name }}",
+        "{{ with.name | default('you') }}",
+    );
     assert_eq!(guarded.problems(), []);
 }
 
 #[test]
 fn the_encoders_classes_must_be_outputs() {
     let classes = "classes: [{ class: hot, examples: [burning] }]\ncanned:";
-    Workspace::sound().but(AGENT_FILE, "kind: { type", "class: { type").but(AGENT_FILE, "kind: warm", "class: warm")
+    Workspace::sound()
+        .but(AGENT_FILE, "kind: { type", "class: { type")
+        .but(AGENT_FILE, "kind: warm", "class: warm")
         .but(WORKFLOW_FILE, "output.kind", "output.class")
-        .but(AGENT_FILE, "canned:", classes).has(
-        "agents/writer.md:10:20",
-        "hot",
-        "the output schema does not allow the class `hot`",
-        "`enum`",
-    );
+        .but(AGENT_FILE, "canned:", classes)
+        .has("agents/writer.md:10:20", "hot", "the output schema does not allow the class `hot`", "`enum`");
 }
 
 #[test]

@@ -56,7 +56,12 @@ fn explained(workspace: &Workspace) {
     let Err(problems) = workspace.load() else { return };
     assert!(problems.any_error());
     for problem in &problems.0 {
-        assert!(problem.line >= 1 && problem.column >= 1 && !problem.message.is_empty() && !problem.mend.is_empty());
+        assert!(
+            problem.line >= 1
+                && problem.column >= 1
+                && !problem.message.is_empty()
+                && !problem.mend.is_empty()
+        );
     }
     assert!(!problems.render(false).is_empty());
 }

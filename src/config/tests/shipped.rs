@@ -87,9 +87,7 @@ fn without_a_model_a_lead_is_judged_by_rule_of_thumb_and_answered_with_the_right
 
 #[test]
 fn without_a_model_a_question_is_answered_with_the_passages_and_where_they_stand() {
-    let hit = |title: &str, heading: &str, text: &str| {
-        json!({"document": "d", "version": 1, "title": title, "heading": heading, "place": "1", "text": text, "score": 0.5})
-    };
+    let hit = |title: &str, heading: &str, text: &str| json!({"document": "d", "version": 1, "title": title, "heading": heading, "place": "1", "text": text, "score": 0.5});
     let with = json!({
         "from_name": "Marlene Graf", "subject": "How do I change our opening hours?", "body": "…", "customer": null,
         "passages": [

@@ -154,6 +154,9 @@ fn a_report_shows_each_file_line_and_mend() {
         .but(AGENT_FILE, "workspace.owner", "input.body")
         .but("config/settings.yaml", "mailboxes:", "mailboxes:\n  jobs: [jobs@studio.example]");
     insta::assert_snapshot!(workspace.load().unwrap_err().render(false));
+    // A misspelt field does not hide what else is wrong in its file.
+    let workspace = workspace.but(WORKFLOW_FILE, "input.message_id", "input.messageid");
+    assert!(workspace.problems().iter().any(|problem| problem.message == "`input` has no `messageid`"));
     let colored = workspace.load().unwrap_err().render(true);
     assert!(colored.contains("\u{1b}["));
 }
