@@ -320,7 +320,7 @@ mod tests {
 
     #[test]
     fn a_fault_in_steward_is_told_without_its_details() {
-        let problem: Problem = StoreError::Statement("select secret".into()).into();
+        let problem: Problem = StoreError::Statement("column secret".into()).into();
         assert!(!problem.body().to_string().contains("secret"));
         let problem: Problem = StoreError::Unavailable("host 10.0.0.1".into()).into();
         assert_eq!(problem.kind, Kind::Unavailable);

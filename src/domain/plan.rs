@@ -4,10 +4,13 @@
 //!
 //! - [`advance`] applies each [`Stimulus`], then settles: begins, resumes, skips, finishes steps
 //!   until nothing more can happen without waiting;
+//! - [`learn`] says what each stimulus means; [`settle`] what follows from it;
 //! - [`begin`] starts steps and proposes actions; [`decide`] acts on the owner's verdicts.
 
 mod begin;
 pub mod decide;
+mod learn;
+mod settle;
 #[cfg(test)]
 mod tests;
 
@@ -17,13 +20,12 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::domain::action::{Action, Repeat};
-use crate::domain::event::{Ask, ErrorKind, Event, ModelCall, Outcome, Proposal, StepError, Verdict};
+use crate::domain::event::{Event, ModelCall, Outcome, Proposal, StepError, Verdict};
 use crate::domain::ids::{EffectId, ReviewId, RunId, StepId};
 use crate::domain::label::Label;
 use crate::domain::policy::Policy;
 use crate::domain::run::{IllegalEvent, Run, RunStatus};
-use crate::domain::step::StepStatus;
-use crate::domain::workflow::{Stage, Step, Version};
+use crate::domain::workflow::{Stage, Version};
 
 /// What planning rests on besides the run itself.
 pub struct Env<'a> {
@@ -239,295 +241,6 @@ impl Planner<'_, '_> {
 
     fn system(&mut self, event: Event) -> Result<(), IllegalEvent> {
         self.emit("system", Label::System, event)
-    }
-
-    fn learn(&mut self, stimulus: &Stimulus) -> Result<(), IllegalEvent> {
-        if self.run.finished.is_some() {
-            return Ok(()); // what comes after the end changes nothing
-        }
-        match stimulus {
-            Stimulus::Tick => Ok(()),
-            Stimulus::Recovered => self.recover(),
-            Stimulus::Instant(step) => self.instant(step),
-            Stimulus::Tried(step, call) => self.tried(step, call),
-            Stimulus::Answered(step, call, answer) => self.answered(step, call.as_ref(), answer),
-            Stimulus::Read(step, result) => self.read(step, result),
-            Stimulus::Effect(step, result) => self.effect(step, result),
-            Stimulus::Decided { review, verdict, by } => self.decided(*review, verdict, by),
-            Stimulus::Cancel { by } if self.run.cancelling.is_none() => {
-                self.emit("owner", Label::Owner, Event::RunCancelling { by: by.clone() })
-            }
-            Stimulus::Cancel { .. } => Ok(()),
-        }
-    }
-
-    /// After a crash: agents and reads begin a new attempt; effects go the way their connector declares.
-    fn recover(&mut self) -> Result<(), IllegalEvent> {
-        for step in &self.env.version.steps {
-            match self.run.status(&step.id).clone() {
-                StepStatus::Running => self.begin_attempt(step)?,
-                StepStatus::Effecting { proposal } => match (self.env.repeat)(&proposal.action) {
-                    Repeat::Natural | Repeat::Token => self.perform_again(proposal)?,
-                    Repeat::Probe => self.tasks.push(Task::Probe(proposal)),
-                    Repeat::None => {
-                        let evidence = "Steward stopped between calling the connector and hearing its answer";
-                        self.doubt(&step.id, &proposal, evidence)?;
-                    }
-                },
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    fn perform_again(&mut self, proposal: Box<Proposal>) -> Result<(), IllegalEvent> {
-        let event = Event::EffectStarted {
-            step: proposal.step.clone(),
-            effect: proposal.effect,
-            digest: proposal.digest,
-            action: proposal.action.clone(),
-            again: true,
-        };
-        self.system(event)?;
-        self.tasks.push(Task::Perform(proposal));
-        Ok(())
-    }
-
-    fn tried(&mut self, step: &StepId, call: &ModelCall) -> Result<(), IllegalEvent> {
-        if *self.run.status(step) != StepStatus::Running {
-            return Ok(()); // cancelled or timed out meanwhile
-        }
-        let attempt = self.run.record(step).attempt;
-        let event = Event::ModelCalled { step: step.clone(), attempt, call: call.clone() };
-        self.system(event)
-    }
-
-    fn answered(
-        &mut self,
-        id: &StepId,
-        call: Option<&ModelCall>,
-        answer: &Answer,
-    ) -> Result<(), IllegalEvent> {
-        if let Some(call) = call {
-            self.tried(id, call)?;
-        }
-        let (Some(step), StepStatus::Running) = (self.env.version.step(id), self.run.status(id)) else {
-            return Ok(());
-        };
-        match answer {
-            Answer::Output { output, label, confidence } => {
-                let event = Event::StepSucceeded {
-                    step: id.clone(),
-                    attempt: self.run.record(id).attempt,
-                    output: output.clone(),
-                    label: *label,
-                    confidence: *confidence,
-                };
-                self.emit(self.actor(step), *label, event)
-            }
-            Answer::Owner { reasons } => self.ask_for_answer(step, reasons),
-            Answer::Failed(error) => self.failed_attempt(step, error),
-        }
-    }
-
-    fn read(&mut self, id: &StepId, result: &Result<(Value, Label), StepError>) -> Result<(), IllegalEvent> {
-        let (Some(step), StepStatus::Running) = (self.env.version.step(id), self.run.status(id)) else {
-            return Ok(());
-        };
-        match result {
-            Ok((output, label)) => self.succeed(step, output.clone(), *label),
-            Err(error) => self.failed_attempt(step, error),
-        }
-    }
-
-    fn effect(&mut self, id: &StepId, result: &EffectResult) -> Result<(), IllegalEvent> {
-        let StepStatus::Effecting { proposal } = self.run.status(id).clone() else { return Ok(()) };
-        let Some(step) = self.env.version.step(id) else { return Ok(()) };
-        let effect = proposal.effect;
-        let connector = format!("connector:{}", proposal.action.action);
-        match result {
-            EffectResult::Succeeded(response) => {
-                let label = self.response_label(&proposal);
-                let event = Event::EffectSucceeded { step: id.clone(), effect, response: response.clone() };
-                self.emit(connector, label, event)?;
-                self.succeed(step, response.clone(), label)
-            }
-            EffectResult::Failed(error) => {
-                let event = Event::EffectFailed { step: id.clone(), effect, error: error.clone() };
-                self.emit(connector, Label::System, event)?;
-                self.failed_attempt(step, error)
-            }
-            EffectResult::Unknown(evidence) => match (self.env.repeat)(&proposal.action) {
-                // Harmless to repeat, but not for ever: what stays unknown is the owner's to look at.
-                Repeat::Natural | Repeat::Token if self.run.record(id).repeats + 1 < step.retry.attempts => {
-                    self.perform_again(proposal)
-                }
-                Repeat::Natural | Repeat::Token | Repeat::Probe | Repeat::None => {
-                    self.doubt(id, &proposal, evidence)
-                }
-            },
-            EffectResult::Absent => self.perform_again(proposal),
-        }
-    }
-
-    fn succeed(&mut self, step: &Step, output: Value, label: Label) -> Result<(), IllegalEvent> {
-        let attempt = self.run.record(&step.id).attempt.max(1);
-        let event = Event::StepSucceeded { step: step.id.clone(), attempt, output, label, confidence: None };
-        self.emit("system", label, event)
-    }
-
-    /// A failed attempt is tried again as its kind and the step's `retry` allow, otherwise the step fails.
-    fn failed_attempt(&mut self, step: &Step, error: &StepError) -> Result<(), IllegalEvent> {
-        let record = self.run.record(&step.id);
-        let failures = record.failures + 1;
-        let delay = match error.kind.retryable() {
-            true => step.retry.delay(failures, error.retry_after, self.env.jitter),
-            false => None,
-        };
-        match delay {
-            Some(delay) => self.back_off(step, error.clone(), delay.after(self.env.now)),
-            None => self.system(Event::StepFailed { step: step.id.clone(), error: error.clone() }),
-        }
-    }
-
-    fn back_off(&mut self, step: &Step, error: StepError, retry_at: Timestamp) -> Result<(), IllegalEvent> {
-        let attempt = self.run.record(&step.id).attempt;
-        self.system(Event::AttemptFailed { step: step.id.clone(), attempt, error, retry_at })
-    }
-
-    fn fail(&mut self, step: &Step, kind: ErrorKind, message: impl Into<String>) -> Result<(), IllegalEvent> {
-        let error = StepError::new(kind, message);
-        self.system(Event::StepFailed { step: step.id.clone(), error })
-    }
-
-    /// Does everything that can be done without waiting.
-    fn settle(&mut self) -> Result<(), IllegalEvent> {
-        while self.run.finished.is_none() {
-            let before = self.run.seq;
-            if self.run.cancelling.is_some() {
-                return self.cancel();
-            }
-            if self.finish_early()? {
-                return Ok(());
-            }
-            for step in &self.env.version.steps {
-                self.settle_step(step)?;
-            }
-            if self.env.version.steps.iter().all(|step| self.run.status(&step.id).is_over()) {
-                let outcome =
-                    self.early_outcome().unwrap_or((Outcome::Succeeded, "every step is done".into()));
-                return self.finish(outcome.0, outcome.1);
-            }
-            if self.run.seq == before {
-                return Ok(());
-            }
-        }
-        Ok(())
-    }
-
-    fn settle_step(&mut self, step: &Step) -> Result<(), IllegalEvent> {
-        match self.run.status(&step.id) {
-            StepStatus::Pending if self.is_ready(step) => self.begin(step),
-            StepStatus::Backoff { until, .. } if *until <= self.env.now => self.begin_attempt(step),
-            StepStatus::Decided { .. } => self.act_on(step),
-            _ => Ok(()),
-        }
-    }
-
-    fn is_ready(&self, step: &Step) -> bool {
-        step.needs.iter().all(|need| self.run.status(need).is_over())
-            && !self.tasks.iter().any(|task| matches!(task, Task::Instant(id) if *id == step.id))
-            && self.early_outcome().is_none()
-    }
-
-    /// A step that failed or was declined ends the run, once nothing is under way any more.
-    fn finish_early(&mut self) -> Result<bool, IllegalEvent> {
-        match self.early_outcome() {
-            Some((outcome, reason)) if !self.is_busy() => self.finish(outcome, reason).map(|()| true),
-            _ => Ok(false),
-        }
-    }
-
-    fn early_outcome(&self) -> Option<(Outcome, String)> {
-        self.env.version.steps.iter().find_map(|step| match self.run.status(&step.id) {
-            StepStatus::Failed { error } => Some((Outcome::Failed, format!("{}: {error}", step.title()))),
-            StepStatus::Declined { reason } => {
-                Some((Outcome::Declined, format!("{}: {reason}", step.title())))
-            }
-            _ => None,
-        })
-    }
-
-    fn finish(&mut self, outcome: Outcome, reason: String) -> Result<(), IllegalEvent> {
-        self.withdraw_reviews("the run ended")?;
-        self.tasks.clear();
-        self.system(Event::RunFinished { outcome, reason })
-    }
-
-    /// Stops as soon as no effect is in flight: what may have happened must be known first.
-    fn cancel(&mut self) -> Result<(), IllegalEvent> {
-        self.withdraw_reviews("the run was cancelled")?;
-        self.tasks.retain(|task| matches!(task, Task::Perform(_) | Task::Probe(_)));
-        let in_flight = |status: &StepStatus| matches!(status, StepStatus::Effecting { .. });
-        if self.run.steps.values().any(|record| in_flight(&record.status)) {
-            return Ok(());
-        }
-        let by = self.run.cancelling.clone().unwrap_or_default();
-        self.system(Event::RunFinished { outcome: Outcome::Cancelled, reason: format!("cancelled by {by}") })
-    }
-
-    /// Withdraws every open question.
-    fn withdraw_reviews(&mut self, reason: &str) -> Result<(), IllegalEvent> {
-        let open = self.run.steps.iter().filter_map(|(id, record)| match &record.status {
-            StepStatus::Asking { review, ask, proposal } => {
-                Some((id.clone(), *review, *ask, proposal.clone()))
-            }
-            _ => None,
-        });
-        let open: Vec<_> = open.collect();
-        for (step, review, ask, proposal) in open {
-            if let (Ask::Approval, Some(proposal)) = (ask, proposal) {
-                self.withdraw(&proposal, reason)?;
-            }
-            self.system(Event::ReviewSuperseded { step, review, reason: reason.to_owned() })?;
-        }
-        Ok(())
-    }
-
-    /// A proposal that will not be carried out gives its key back.
-    fn withdraw(&mut self, proposal: &Proposal, reason: &str) -> Result<(), IllegalEvent> {
-        let (step, effect) = (proposal.step.clone(), proposal.effect);
-        self.system(Event::EffectWithdrawn { step, effect, reason: reason.to_owned() })
-    }
-
-    fn is_busy(&self) -> bool {
-        !self.tasks.is_empty()
-            || self
-                .run
-                .steps
-                .values()
-                .any(|record| matches!(record.status, StepStatus::Running | StepStatus::Effecting { .. }))
-    }
-
-    fn rest(&self) -> Rest {
-        if let Some((outcome, _)) = &self.run.finished {
-            return Rest::Over(*outcome);
-        }
-        if self.is_busy() {
-            return Rest::Busy;
-        }
-        let due = self.run.steps.values().filter_map(|record| match record.status {
-            StepStatus::Backoff { until, .. } => Some(until),
-            _ => None,
-        });
-        Rest::Asleep { wake_at: due.min() }
-    }
-
-    fn actor(&self, step: &Step) -> String {
-        match &step.kind {
-            crate::domain::workflow::StepKind::Agent(agent) => format!("agent:{}", agent.agent),
-            _ => "system".to_owned(),
-        }
     }
 }
 

@@ -18,6 +18,7 @@ use steward::domain::event::{ErrorKind, StepError, Verdict};
 use steward::domain::ids::{NodeId, ReviewId, RunId, StepId};
 use steward::domain::label::Label;
 use steward::domain::plan::EffectResult;
+use steward::domain::policy::Policy;
 use steward::domain::retry::Retry;
 use steward::domain::workflow::{ActionStep, ReviewSpec, Stage, Step, StepKind, Version};
 use steward::models::Models;
@@ -95,6 +96,7 @@ impl Rig {
             steps,
             agents: BTreeMap::new(),
         };
+        definitions.policy = Policy::default(); // nothing but what is structure
         definitions.workflows = BTreeMap::from([("test".into(), definition)]);
         let node = NodeId(uuid::Uuid::new_v4());
         store.register_node(node, LEASE_SECS, true).await.unwrap();

@@ -1,7 +1,7 @@
 //! One binary for everything seen from outside, grouped by promise. Each test has a database of
 //! its own, cloned from a template on one server that the whole binary shares.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, unreachable_pub)]
 
 mod support;
 

@@ -60,7 +60,7 @@ impl Process {
     async fn deliver(&self, raw: &[u8]) -> Option<String> {
         let request = self.client.post(format!("{}/hooks/email", self.url)).bearer_auth(&self.token);
         let answer: Value = request.body(raw.to_vec()).send().await.ok()?.json().await.ok()?;
-        Some(answer["id"].as_str()?.to_owned())
+        Some(answer["run"].as_str()?.to_owned())
     }
 
     async fn decide(&self, review: &Value, decision: Value) -> Option<()> {
@@ -111,7 +111,7 @@ async fn survives(name: &'static str) {
             return Some(shown);
         }
         let reviews = process.get("/api/v1/reviews?status=open").await?;
-        for review in reviews["items"].as_array()? {
+        for review in reviews["reviews"].as_array()? {
             let decision = match review["ask"].as_str()? {
                 "in_doubt" if mail.accepted().is_empty() => json!({"verdict": "answered", "answer": "again"}),
                 "in_doubt" => json!({"verdict": "answered", "answer": "happened"}),
@@ -123,13 +123,13 @@ async fn survives(name: &'static str) {
     })
     .await;
     assert_eq!(over["status"], "succeeded", "{over}");
-    let journal = process.get(&format!("/api/v1/runs/{run}/journal?limit=500")).await.unwrap();
+    let journal = process.get(&format!("/api/v1/runs/{run}/journal?limit=200")).await.unwrap();
     asked_in_doubt |= journal.to_string().contains("in_doubt");
     assert_eq!(mail.accepted().len(), 1, "killed at {name}: the mail arrives exactly once");
     let doubtful = name == failpoint::EFFECT_STARTED || name == failpoint::EFFECT_DONE;
     assert_eq!(asked_in_doubt, doubtful, "killed at {name}: the owner is asked just where nobody can know");
     let audit = process.get("/api/v1/audit/verify").await.unwrap();
-    assert_eq!(audit["broken"], json!([]), "{audit}");
+    assert_eq!(audit["broken"], 0, "{audit}");
     process.stop().await;
 }
 
@@ -139,7 +139,7 @@ async fn open_review_while_alive(process: &Process) -> Option<Value> {
         match process.get("/api/v1/reviews?status=open").await {
             None => Some(None),
             Some(reviews) => {
-                let approval = reviews["items"].as_array()?.iter().find(|review| review["ask"] == "approval");
+                let approval = reviews["reviews"].as_array()?.iter().find(|review| review["ask"] == "approval");
                 approval.cloned().map(Some)
             }
         }

@@ -15,12 +15,10 @@ use crate::support::{App, app, app_with, eventually, example_email};
 /// A model that qualifies any lead as a good one and drafts a short reply.
 fn helpful() -> Box<dyn Fn(&Value) -> axum::response::Response + Send + Sync> {
     Box::new(|request| {
-        let schema = request.to_string();
-        let answer = if schema.contains("fit") {
-            json!({"fit": 0.9, "confidence": 0.8, "why": "a shop, a budget and a date"})
+        let answer = if request["messages"][0].to_string().contains("which enquiries to answer first") {
+            json!({"fit": 0.9, "confidence": 0.8, "why": "a shop, a budget and a date", "wants": "a shop", "unknown": []})
         } else {
-            json!({"subject": "Your web shop", "body": "Hello,\n\nthank you. Shall we talk on Thursday?\n\n. Mara",
-                   "confidence": 0.9})
+            json!({"body": "Hello,\n\nthank you. Shall we talk on Thursday?\n\n. Mara", "confidence": 0.9})
         };
         says(&answer.to_string())
     })
@@ -102,7 +100,7 @@ fn approved_digest(bytes: &[u8], review: &Value) -> String {
 }
 
 fn entries(journal: &Value, kind: &str) -> Vec<Value> {
-    let items = journal["items"].as_array().unwrap();
+    let items = journal["entries"].as_array().unwrap();
     items.iter().filter(|entry| entry["kind"] == kind).map(|entry| entry["data"].clone()).collect()
 }
 

@@ -1,0 +1,182 @@
+//! What each stimulus means for the step it is about.
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::domain::action::Repeat;
+use crate::domain::event::{ErrorKind, Event, ModelCall, Proposal, StepError};
+use crate::domain::ids::StepId;
+use crate::domain::label::Label;
+use crate::domain::plan::{Answer, EffectResult, Planner, Stimulus, Task};
+use crate::domain::run::IllegalEvent;
+use crate::domain::step::StepStatus;
+use crate::domain::workflow::{Step, StepKind};
+
+impl Planner<'_, '_> {
+    pub(super) fn learn(&mut self, stimulus: &Stimulus) -> Result<(), IllegalEvent> {
+        if self.run.finished.is_some() {
+            return Ok(()); // what comes after the end changes nothing
+        }
+        match stimulus {
+            Stimulus::Tick => Ok(()),
+            Stimulus::Recovered => self.recover(),
+            Stimulus::Instant(step) => self.instant(step),
+            Stimulus::Tried(step, call) => self.tried(step, call),
+            Stimulus::Answered(step, call, answer) => self.answered(step, call.as_ref(), answer),
+            Stimulus::Read(step, result) => self.read(step, result),
+            Stimulus::Effect(step, result) => self.effect(step, result),
+            Stimulus::Decided { review, verdict, by } => self.decided(*review, verdict, by),
+            Stimulus::Cancel { by } if self.run.cancelling.is_none() => {
+                self.emit("owner", Label::Owner, Event::RunCancelling { by: by.clone() })
+            }
+            Stimulus::Cancel { .. } => Ok(()),
+        }
+    }
+
+    /// After a crash: agents and reads begin a new attempt; effects go the way their connector declares.
+    fn recover(&mut self) -> Result<(), IllegalEvent> {
+        for step in &self.env.version.steps {
+            match self.run.status(&step.id).clone() {
+                StepStatus::Running => self.begin_attempt(step)?,
+                StepStatus::Effecting { proposal } => match (self.env.repeat)(&proposal.action) {
+                    Repeat::Natural | Repeat::Token => self.perform_again(proposal)?,
+                    Repeat::Probe => self.tasks.push(Task::Probe(proposal)),
+                    Repeat::None => {
+                        let evidence = "Steward stopped between calling the connector and hearing its answer";
+                        self.doubt(&step.id, &proposal, evidence)?;
+                    }
+                },
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn perform_again(&mut self, proposal: Box<Proposal>) -> Result<(), IllegalEvent> {
+        let event = Event::EffectStarted {
+            step: proposal.step.clone(),
+            effect: proposal.effect,
+            digest: proposal.digest,
+            action: proposal.action.clone(),
+            again: true,
+        };
+        self.system(event)?;
+        self.tasks.push(Task::Perform(proposal));
+        Ok(())
+    }
+
+    fn tried(&mut self, step: &StepId, call: &ModelCall) -> Result<(), IllegalEvent> {
+        if *self.run.status(step) != StepStatus::Running {
+            return Ok(()); // cancelled or timed out meanwhile
+        }
+        let attempt = self.run.record(step).attempt;
+        let event = Event::ModelCalled { step: step.clone(), attempt, call: call.clone() };
+        self.system(event)
+    }
+
+    fn answered(
+        &mut self,
+        id: &StepId,
+        call: Option<&ModelCall>,
+        answer: &Answer,
+    ) -> Result<(), IllegalEvent> {
+        if let Some(call) = call {
+            self.tried(id, call)?;
+        }
+        let (Some(step), StepStatus::Running) = (self.env.version.step(id), self.run.status(id)) else {
+            return Ok(());
+        };
+        match answer {
+            Answer::Output { output, label, confidence } => {
+                let event = Event::StepSucceeded {
+                    step: id.clone(),
+                    attempt: self.run.record(id).attempt,
+                    output: output.clone(),
+                    label: *label,
+                    confidence: *confidence,
+                };
+                self.emit(actor(step), *label, event)
+            }
+            Answer::Owner { reasons } => self.ask_for_answer(step, reasons),
+            Answer::Failed(error) => self.failed_attempt(step, error),
+        }
+    }
+
+    fn read(&mut self, id: &StepId, result: &Result<(Value, Label), StepError>) -> Result<(), IllegalEvent> {
+        let (Some(step), StepStatus::Running) = (self.env.version.step(id), self.run.status(id)) else {
+            return Ok(());
+        };
+        match result {
+            Ok((output, label)) => self.succeed(step, output.clone(), *label),
+            Err(error) => self.failed_attempt(step, error),
+        }
+    }
+
+    fn effect(&mut self, id: &StepId, result: &EffectResult) -> Result<(), IllegalEvent> {
+        let StepStatus::Effecting { proposal } = self.run.status(id).clone() else { return Ok(()) };
+        let Some(step) = self.env.version.step(id) else { return Ok(()) };
+        let effect = proposal.effect;
+        let connector = format!("connector:{}", proposal.action.action);
+        match result {
+            EffectResult::Succeeded(response) => {
+                let label = self.response_label(&proposal);
+                let event = Event::EffectSucceeded { step: id.clone(), effect, response: response.clone() };
+                self.emit(connector, label, event)?;
+                self.succeed(step, response.clone(), label)
+            }
+            EffectResult::Failed(error) => {
+                let event = Event::EffectFailed { step: id.clone(), effect, error: error.clone() };
+                self.emit(connector, Label::System, event)?;
+                self.failed_attempt(step, error)
+            }
+            EffectResult::Unknown(evidence) => match (self.env.repeat)(&proposal.action) {
+                // Harmless to repeat, but not for ever: what stays unknown is the owner's to look at.
+                Repeat::Natural | Repeat::Token if self.run.record(id).repeats + 1 < step.retry.attempts => {
+                    self.perform_again(proposal)
+                }
+                Repeat::Natural | Repeat::Token | Repeat::Probe | Repeat::None => {
+                    self.doubt(id, &proposal, evidence)
+                }
+            },
+            EffectResult::Absent => self.perform_again(proposal),
+        }
+    }
+
+    pub(super) fn succeed(&mut self, step: &Step, output: Value, label: Label) -> Result<(), IllegalEvent> {
+        let attempt = self.run.record(&step.id).attempt.max(1);
+        let event = Event::StepSucceeded { step: step.id.clone(), attempt, output, label, confidence: None };
+        self.emit("system", label, event)
+    }
+
+    /// A failed attempt is tried again as its kind and the step's `retry` allow, otherwise the step fails.
+    pub(super) fn failed_attempt(&mut self, step: &Step, error: &StepError) -> Result<(), IllegalEvent> {
+        let record = self.run.record(&step.id);
+        let failures = record.failures + 1;
+        let delay = match error.kind.retryable() {
+            true => step.retry.delay(failures, error.retry_after, self.env.jitter),
+            false => None,
+        };
+        match delay {
+            Some(delay) => self.back_off(step, error.clone(), delay.after(self.env.now)),
+            None => self.system(Event::StepFailed { step: step.id.clone(), error: error.clone() }),
+        }
+    }
+
+    pub(super) fn back_off(&mut self, step: &Step, error: StepError, retry_at: Timestamp) -> Result<(), IllegalEvent> {
+        let attempt = self.run.record(&step.id).attempt;
+        self.system(Event::AttemptFailed { step: step.id.clone(), attempt, error, retry_at })
+    }
+
+    pub(super) fn fail(&mut self, step: &Step, kind: ErrorKind, message: impl Into<String>) -> Result<(), IllegalEvent> {
+        let error = StepError::new(kind, message);
+        self.system(Event::StepFailed { step: step.id.clone(), error })
+    }
+}
+
+/// Who speaks when a step gives its output.
+fn actor(step: &Step) -> String {
+    match &step.kind {
+        StepKind::Agent(agent) => format!("agent:{}", agent.agent),
+        _ => "system".to_owned(),
+    }
+}
