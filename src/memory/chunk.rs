@@ -15,6 +15,10 @@ pub const LONGEST: usize = 700;
 /// The longest heading path kept with a chunk, in characters: it is repeated in every chunk of the section.
 pub const LONGEST_HEADING: usize = 200;
 
+/// The splitter's time grows with the square of what it is given when that has no structure, so it is
+/// given no more than this at once, in bytes; only a section much longer than a chunk notices.
+const BLOCK: usize = 8 * 1024;
+
 /// Between the levels of a heading path.
 const UNDER: &str = " › ";
 
@@ -141,13 +145,35 @@ pub(crate) fn shortened(text: &str, most: usize) -> String {
 }
 
 fn pieces(kind: Kind, heading: &str, text: &str) -> Vec<Piece> {
-    let config = ChunkConfig::new(LONGEST).with_sizer(Characters);
-    let piece = |text: &str| Piece { heading: heading.to_owned(), text: text.to_owned() };
-    let kept = |text: &&str| !text.trim().is_empty();
-    match kind {
-        Kind::Markdown => MarkdownSplitter::new(config).chunks(text).filter(kept).map(piece).collect(),
-        Kind::Text => TextSplitter::new(config).chunks(text).filter(kept).map(piece).collect(),
+    let config = || ChunkConfig::new(LONGEST).with_sizer(Characters);
+    let (markdown, plain) = (MarkdownSplitter::new(config()), TextSplitter::new(config()));
+    let mut pieces = Vec::new();
+    let mut rest = text;
+    while !rest.is_empty() {
+        let (block, after) = rest.split_at(end_of_block(rest));
+        let mut take = |text: &str| {
+            if !text.trim().is_empty() {
+                pieces.push(Piece { heading: heading.to_owned(), text: text.to_owned() });
+            }
+        };
+        match kind {
+            Kind::Markdown => markdown.chunks(block).for_each(&mut take),
+            Kind::Text => plain.chunks(block).for_each(&mut take),
+        }
+        rest = after;
     }
+    pieces
+}
+
+/// Where to stop reading for now: after the last paragraph that fits into [`BLOCK`], or else the last
+/// line, word or character.
+fn end_of_block(text: &str) -> usize {
+    if text.len() <= BLOCK {
+        return text.len();
+    }
+    let window = &text[..text.floor_char_boundary(BLOCK)];
+    let after = |mark: &str| window.rfind(mark).map(|at| at + mark.len());
+    after("\n\n").or_else(|| after("\n")).or_else(|| after(" ")).unwrap_or(window.len())
 }
 
 #[cfg(test)]
