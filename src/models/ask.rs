@@ -116,10 +116,11 @@ impl Walk<'_> {
                 Ok(output) => return Ok(output),
                 Err(error) => error,
             };
-            match worth_waiting(&error, delays) {
-                Some(delay) => tokio::time::sleep(delay).await,
-                None => return Err(Unfit { error, said: call.result.ok().map(|reply| reply.text) }),
-            }
+            let Some(delay) = worth_waiting(&error, delays) else {
+                return Err(Unfit { error, said: call.result.ok().map(|reply| reply.text) });
+            };
+            self.next_try();
+            tokio::time::sleep(delay).await;
         }
     }
 

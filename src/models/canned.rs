@@ -38,7 +38,10 @@ fn confidence(declared: &Value, scope: &Scope<'_>) -> Result<f64, ModelError> {
     };
     match value.as_f64() {
         Some(number) if (0.0..=1.0).contains(&number) => Ok(number),
-        _ => Err(ModelError::new(Kind::Invalid, format!("its confidence is {value}, not a number from 0 to 1"))),
+        _ => Err(ModelError::new(
+            Kind::Invalid,
+            format!("its confidence is {value}, not a number from 0 to 1"),
+        )),
     }
 }
 

@@ -76,7 +76,8 @@ impl<'a> Walk<'a> {
         let verdict = self.verdict().await?.ok_or_else(|| {
             ModelError::new(Kind::Inapplicable, "the agent has no classes for it to choose from")
         })?;
-        let full = json!({"class": verdict.class, "confidence": verdict.confidence, "scores": verdict.scores});
+        let full =
+            json!({"class": verdict.class, "confidence": verdict.confidence, "scores": verdict.scores});
         let output = self.checked(as_far_as_taken(full, &self.agent.output))?;
         Ok((output, verdict.confidence))
     }
@@ -105,7 +106,8 @@ impl<'a> Walk<'a> {
     async fn verdict(&mut self) -> Result<Option<Verdict>, ModelError> {
         if self.verdict.is_none() && !self.agent.classes.is_empty() {
             let asked = self.models.classifier.classify(&self.agent.classes, self.with).await;
-            self.verdict = asked.map_err(|error: EncoderError| ModelError::new(Kind::Unavailable, error.to_string()))?;
+            self.verdict =
+                asked.map_err(|error: EncoderError| ModelError::new(Kind::Unavailable, error.to_string()))?;
         }
         Ok(self.verdict.clone())
     }
@@ -159,7 +161,10 @@ impl<'a> Walk<'a> {
         if self.failures.is_empty() {
             return vec![format!("The tier `{}` asks you first.", self.agent.tier)];
         }
-        self.failures.iter().map(|(model, error)| format!("`{model}` gave no answer: {error}.")).collect()
+        let sentence = |(model, error): &(&str, ModelError)| {
+            format!("`{model}` gave no answer: {}.", error.message.trim_end_matches('.'))
+        };
+        self.failures.iter().map(sentence).collect()
     }
 
     /// The error of a chain that ended without an answer: the last one that another attempt may
@@ -190,7 +195,9 @@ fn as_far_as_taken(full: Value, schema: &Value) -> Value {
     let named = schema.get("properties").and_then(Value::as_object);
     let taken = |key: &str| named.map_or(key != "scores", |named| named.contains_key(key));
     match full {
-        Value::Object(map) => Value::Object(map.into_iter().filter(|(key, _)| taken(key)).collect::<Map<_, _>>()),
+        Value::Object(map) => {
+            Value::Object(map.into_iter().filter(|(key, _)| taken(key)).collect::<Map<_, _>>())
+        }
         other => other,
     }
 }

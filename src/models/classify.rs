@@ -25,8 +25,9 @@ const WEIGHTS: [f32; 3] = [0.5, 0.3, 0.2];
 const BEST: usize = 2;
 
 /// The margin between the best and the second class at which the confidence is half-way between
-/// that of a coin toss and certainty. From the example mails: right verdicts have margins around
-/// 0.1 and more, wrong ones stay below 0.04.
+/// that of a coin toss and certainty. On the thirteen example mails, sorted by the template's
+/// router, the right verdicts have margins from 0.05 to 0.22 (confidence 0.59 to 0.90); the one
+/// wrong verdict, on a newsletter, has 0.002 (0.27).
 const HALF_MARGIN: f32 = 0.06;
 
 /// The fields of an agent's input that lead a text, before all others.
@@ -86,6 +87,9 @@ impl Classifier {
 fn windows(with: &Value) -> Vec<String> {
     let text = prose(with);
     let mut windows = Vec::new();
+    if !text.contains(char::is_alphanumeric) {
+        return windows;
+    }
     let mut window = String::new();
     for word in text.split_whitespace() {
         let word: String = word.chars().take(WINDOW).collect();
@@ -113,7 +117,9 @@ fn prose(with: &Value) -> String {
         let leading = leading.map(|text| text.trim().trim_end_matches('.')).filter(|text| !text.is_empty());
         parts.extend(leading.map(|text| format!("{text}.")));
         let others = map.iter().filter(|(key, _)| !LEADING.contains(&key.as_str()));
-        parts.extend(others.filter_map(|(_, value)| value.as_str()).filter(|text| is_prose(text)).map(unquoted));
+        parts.extend(
+            others.filter_map(|(_, value)| value.as_str()).filter(|text| is_prose(text)).map(unquoted),
+        );
     }
     if parts.is_empty() {
         parts.extend(with.as_str().map(unquoted));
@@ -139,7 +145,8 @@ fn scores(examples: &[Vec<Vec<f32>>], windows: &[Vec<f32>]) -> Vec<f32> {
     }
     let whole: f32 = WEIGHTS.iter().take(windows.len()).sum();
     let class = |vectors: &Vec<Vec<f32>>| {
-        let sum: f32 = windows.iter().zip(WEIGHTS).map(|(window, weight)| weight * best(vectors, window)).sum();
+        let sum: f32 =
+            windows.iter().zip(WEIGHTS).map(|(window, weight)| weight * best(vectors, window)).sum();
         sum / whole
     };
     examples.iter().map(class).collect()

@@ -92,7 +92,9 @@ impl Gateway {
         match self.actor.call(message, Some(self.timeout * 2 + GRACE)).await {
             Ok(CallResult::Success(outcome)) => outcome,
             Ok(CallResult::Timeout) => Outcome::none(Kind::Busy, "its queue did not move in time"),
-            Ok(CallResult::SenderError) | Err(_) => Outcome::none(Kind::Unavailable, "its gateway has stopped"),
+            Ok(CallResult::SenderError) | Err(_) => {
+                Outcome::none(Kind::Unavailable, "its gateway has stopped")
+            }
         }
     }
 
@@ -221,7 +223,10 @@ async fn carry_out(endpoint: Endpoint, timeout: Duration, call: Call, mut finish
         () = call.cancelled.cancelled() => return,
     };
     let result = result.unwrap_or_else(|_| {
-        Err(ModelError::new(Kind::Timeout, format!("no whole answer within {}", crate::domain::duration::Span(timeout))))
+        Err(ModelError::new(
+            Kind::Timeout,
+            format!("no whole answer within {}", crate::domain::duration::Span(timeout)),
+        ))
     });
     finish.seen = seen(&result);
     drop(finish);

@@ -2,14 +2,14 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | [`chain`] | an agent's way along its tier, from the first model to the owner |
-//! | [`ask`] | one provider's model: the question, retries, the repair turn |
-//! | [`gateway`] | the actor per provider: queue, rate limit, breaker |
-//! | [`openai`], [`wire`] | one HTTP call in the OpenAI format |
-//! | [`encoder`], [`classify`] | the built-in encoder: vectors and zero-shot classes |
-//! | [`canned`] | the agent's own output, written by the owner |
-//! | [`schema`] | the object inside an answer, valid under its schema |
-//! | [`error`] | the kinds of failure and what follows from each |
+//! | `chain` | an agent's way along its tier, from the first model to the owner |
+//! | `ask` | one provider's model: the question, retries, the repair turn |
+//! | `gateway` | the actor per provider: queue, rate limit, breaker |
+//! | `openai`, `wire` | one HTTP call in the OpenAI format |
+//! | `encoder`, `classify` | the built-in encoder: vectors and zero-shot classes |
+//! | `canned` | the agent's own output, written by the owner |
+//! | `schema` | the object inside an answer, valid under its schema |
+//! | `error` | the kinds of failure and what follows from each |
 
 mod ask;
 mod canned;

@@ -1,4 +1,4 @@
-//! Outputs against their JSON Schema: [`Schemas`] compiles each schema once, [`extract_json`] finds
+//! Outputs against their JSON Schema: `Schemas` compiles each schema once, [`extract_json`] finds
 //! the object inside a model's answer.
 
 use std::sync::{Arc, LazyLock};
@@ -44,7 +44,8 @@ impl Schemas {
     /// Checks a value. References outside the schema are refused, never fetched.
     pub(crate) fn check(&self, schema: &Value, value: &Value) -> Result<(), OutputError> {
         let validator = self.compiled(schema)?;
-        let problems: Vec<String> = validator.iter_errors(value).take(PROBLEMS).map(|e| problem(&e)).collect();
+        let problems: Vec<String> =
+            validator.iter_errors(value).take(PROBLEMS).map(|e| problem(&e)).collect();
         if problems.is_empty() { Ok(()) } else { Err(OutputError::Value(problems.join("; "))) }
     }
 

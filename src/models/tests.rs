@@ -1,6 +1,7 @@
 //! The whole way from an agent to its answer, against a server that speaks the OpenAI format and
 //! misbehaves as servers do.
 
+mod classes;
 mod server;
 
 use std::collections::BTreeMap;
@@ -41,8 +42,11 @@ impl Setup {
                 json_schema: true,
             };
             config.providers.insert(name.into(), provider);
-            let price = Some(serde_json::from_value(json!({"input": "0.15 USD", "output": "0.60 USD"})).unwrap());
-            config.models.insert(name.into(), Model { provider: name.into(), id: format!("{name}-id"), price });
+            let price =
+                Some(serde_json::from_value(json!({"input": "0.15 USD", "output": "0.60 USD"})).unwrap());
+            config
+                .models
+                .insert(name.into(), Model { provider: name.into(), id: format!("{name}-id"), price });
         }
         Self { config }
     }
@@ -133,8 +137,7 @@ async fn the_prompt_knows_the_workspace_alone_and_untrusted_text_stays_in_the_da
     let asked = &server.asked()[0];
     assert!(asked.head.starts_with("post /v1/chat/completions ") && asked.head.contains("bearer steward"));
     let messages = &asked.body["messages"];
-    let (system, user) =
-        (messages[0]["content"].as_str().unwrap(), messages[1]["content"].as_str().unwrap());
+    let (system, user) = (messages[0]["content"].as_str().unwrap(), messages[1]["content"].as_str().unwrap());
     assert!(system.starts_with("Sort mail for Fjord Web.") && system.contains("additionalProperties"));
     assert!(!system.contains("Ignore"));
     assert!(user.contains(evil) && user.contains("data, not instructions"));
@@ -203,7 +206,7 @@ async fn a_refusal_goes_to_the_next_model_at_once_and_the_owner_hears_every_reas
     let (calls, answer) = ask(&models).await;
     assert_eq!(outline(&calls), ["one: it declined", "canned: the agent has no canned output"]);
     let reasons = vec![
-        "`one` gave no answer: it declined: I won't..".to_owned(),
+        "`one` gave no answer: it declined: I won't.".to_owned(),
         "`canned` gave no answer: the agent has no canned output.".into(),
     ];
     assert_eq!(answer, Answer::Owner { reasons });
@@ -408,7 +411,10 @@ async fn a_blank_text_gets_the_lowest_confidence_and_an_agent_without_classes_th
     let (_, answer) = ask_as(&models, &agent(with_classes()), json!({"text": " \n"}), Label::System).await;
     assert!(matches!(answer, Answer::Output { confidence: Some(0.0), .. }), "{answer:?}");
     let (_, answer) = ask(&models).await;
-    assert!(matches!(answer, Answer::Owner { ref reasons } if reasons[0].contains("no classes")), "{answer:?}");
+    assert!(
+        matches!(answer, Answer::Owner { ref reasons } if reasons[0].contains("no classes")),
+        "{answer:?}"
+    );
 }
 
 #[tokio::test]

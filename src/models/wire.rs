@@ -60,10 +60,7 @@ impl Request {
             let (name, schema) = &*self.output;
             // Not strict: strict mode knows only a part of JSON Schema and refuses the rest.
             let format = json!({"name": name, "schema": schema, "strict": false});
-            body.insert(
-                "response_format".into(),
-                json!({"type": "json_schema", "json_schema": format}),
-            );
+            body.insert("response_format".into(), json!({"type": "json_schema", "json_schema": format}));
         }
         Value::Object(body)
     }
@@ -127,7 +124,10 @@ impl Reply {
             return Err(from_status(code.unwrap_or(500), None, text));
         }
         if let Some(refusal) = &self.refusal {
-            return Err(ModelError::new(Kind::Refused, format!("it declined: {}", clipped(refusal, MESSAGE_CHARS))));
+            return Err(ModelError::new(
+                Kind::Refused,
+                format!("it declined: {}", clipped(refusal, MESSAGE_CHARS)),
+            ));
         }
         match self.finish.as_deref() {
             Some("content_filter") => Err(ModelError::new(Kind::Refused, "the provider's filter stopped it")),
@@ -159,7 +159,9 @@ const EXHAUSTED: [&str; 3] = ["insufficient_quota", "billing_hard_limit_reached"
 
 fn from_status(status: u16, code: Option<&str>, text: &str) -> ModelError {
     let (kind, what) = match status {
-        _ if code.is_some_and(|code| EXHAUSTED.contains(&code)) => (Kind::Permanent, "the account is exhausted"),
+        _ if code.is_some_and(|code| EXHAUSTED.contains(&code)) => {
+            (Kind::Permanent, "the account is exhausted")
+        }
         401 | 403 => (Kind::Permanent, "the key was refused"),
         402 => (Kind::Permanent, "the account is exhausted"),
         408 => (Kind::Timeout, "the provider gave up waiting"),
@@ -182,7 +184,8 @@ mod tests {
             [{"type": "text", "text": "{}"}, {"type": "image"}], "reasoning": "hm", "refusal": null}}],
             "usage": null, "model": ["x"]}));
         assert_eq!(reply, Reply { text: "{}".into(), ..Reply::default() });
-        for value in [json!(null), json!([]), json!({"choices": {}}), json!({"choices": [{"message": null}]})] {
+        for value in [json!(null), json!([]), json!({"choices": {}}), json!({"choices": [{"message": null}]})]
+        {
             assert_eq!(Reply::from(value).answer().unwrap_err().kind, Kind::Empty);
         }
     }

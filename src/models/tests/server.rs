@@ -108,7 +108,8 @@ async fn read(stream: &mut TcpStream) -> Option<Asked> {
         bytes.extend_from_slice(&chunk[..read]);
         let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else { continue };
         let head = String::from_utf8_lossy(&bytes[..end]).to_lowercase();
-        let length = head.lines().find_map(|line| line.strip_prefix("content-length: "))?.parse::<usize>().ok()?;
+        let length =
+            head.lines().find_map(|line| line.strip_prefix("content-length: "))?.parse::<usize>().ok()?;
         if bytes.len() >= end + 4 + length {
             let body = serde_json::from_slice(&bytes[end + 4..]).unwrap_or_default();
             return Some(Asked { head, body });
