@@ -144,7 +144,7 @@ pub async fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 async fn dispatch(command: Command) -> Result<(), Fail> {
     match command {
-        Command::Up(args) => Ok(crate::app::up(args).await?),
+        Command::Up(args) => up::up(args).await,
         Command::Demo(args) => Ok(crate::app::demo(args).await?),
         Command::Check(args) => check::run(&args),
         Command::Run(args) => run::run(args).await,

@@ -1,7 +1,11 @@
-//! `steward up` and `steward demo`: the arguments; [`crate::app`] does the work.
+//! `steward up`: the service of a workspace in the foreground; and the arguments of `steward demo`.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+
+use crate::app::{Options, Service, asked_to_stop};
+use crate::cli::client::workspace;
+use crate::cli::{Fail, out};
 
 /// `steward up`.
 #[derive(clap::Args, Clone, Debug)]
@@ -29,4 +33,20 @@ pub struct DemoArgs {
     /// Make the last line one JSON object
     #[arg(long)]
     pub json: bool,
+}
+
+/// Serves a workspace until the process is asked to stop.
+///
+/// # Errors
+/// When the service cannot start, in the words of the part that failed, or not stop in order.
+pub async fn up(args: UpArgs) -> Result<(), Fail> {
+    let options = Options {
+        workspace: workspace(args.workspace.as_deref()),
+        listen: args.listen,
+        database: None,
+        progress: Box::new(out::note),
+    };
+    let service = Service::start(options).await?;
+    out::line(&format!("steward is up at {} (Ctrl-C stops it)", service.url()))?;
+    Ok(service.run_until(asked_to_stop()).await?)
 }
