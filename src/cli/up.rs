@@ -1,0 +1,52 @@
+//! `steward up`: the service of a workspace in the foreground; and the arguments of `steward demo`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use crate::app::{Options, Service, asked_to_stop};
+use crate::cli::client::workspace;
+use crate::cli::{Fail, out};
+
+/// `steward up`.
+#[derive(clap::Args, Clone, Debug)]
+pub struct UpArgs {
+    /// The workspace folder; the nearest parent folder with config/settings.yaml when not given
+    #[arg(long, value_name = "DIR")]
+    pub workspace: Option<PathBuf>,
+    /// Where to listen, before what config/settings.yaml says; port 0 takes a free one
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<SocketAddr>,
+}
+
+/// `steward demo`.
+#[derive(clap::Args, Clone, Debug)]
+pub struct DemoArgs {
+    /// The workspace folder; a fresh one when not given
+    #[arg(long, value_name = "DIR")]
+    pub workspace: Option<PathBuf>,
+    /// Where to listen; port 0 takes a free one
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<SocketAddr>,
+    /// Stop once every example has been dealt with
+    #[arg(long)]
+    pub exit: bool,
+    /// Make the last line one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Serves a workspace until the process is asked to stop.
+///
+/// # Errors
+/// When the service cannot start, in the words of the part that failed, or not stop in order.
+pub async fn up(args: UpArgs) -> Result<(), Fail> {
+    let options = Options {
+        workspace: workspace(args.workspace.as_deref()),
+        listen: args.listen,
+        database: None,
+        progress: Box::new(out::note),
+    };
+    let service = Service::start(options).await?;
+    out::line(&format!("steward is up at {} (Ctrl-C stops it)", service.url()))?;
+    Ok(service.run_until(asked_to_stop()).await?)
+}
