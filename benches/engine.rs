@@ -55,14 +55,18 @@ async fn bench() {
     let door = start_engine(&config, folder.path()).await;
 
     let mut figures = serde_json::Map::new();
-    println!("{:>10} {:>14} {:>14} {:>7} {:>12} {:>12} {:>9} {:>11}", "in flight", "inserts/s", "steps/s", "ratio",
-        "step p50 ms", "step p99 ms", "tx/step", "WAL B/step");
+    println!(
+        "{:>10} {:>14} {:>14} {:>7} {:>12} {:>12} {:>9} {:>11}",
+        "in flight", "inserts/s", "steps/s", "ratio", "step p50 ms", "step p99 ms", "tx/step", "WAL B/step"
+    );
     for concurrency in CONCURRENCY {
         let inserts = inserts(&config, concurrency).await;
         let engine = steps(&door, &client, concurrency).await;
         let ratio = engine.per_second / inserts.per_second;
-        println!("{concurrency:>10} {:>14.0} {:>14.0} {ratio:>7.2} {:>12.2} {:>12.2} {:>9.3} {:>11.0}",
-            inserts.per_second, engine.per_second, engine.p50, engine.p99, engine.transactions, engine.wal);
+        println!(
+            "{concurrency:>10} {:>14.0} {:>14.0} {ratio:>7.2} {:>12.2} {:>12.2} {:>9.3} {:>11.0}",
+            inserts.per_second, engine.per_second, engine.p50, engine.p99, engine.transactions, engine.wal
+        );
         figures.insert(format!("c{concurrency}"), json!({
             "inserts_per_s": inserts.per_second, "insert_p50_ms": inserts.p50, "insert_p99_ms": inserts.p99,
             "steps_per_s": engine.per_second, "ratio": ratio, "step_p50_ms": engine.p50, "step_p99_ms": engine.p99,
@@ -91,21 +95,27 @@ async fn steps(door: &Door, client: &Client, concurrency: usize) -> Figures {
     let (stop, counted) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let waiting: Arc<std::sync::Mutex<BTreeMap<RunId, oneshot::Sender<()>>>> = Arc::default();
     let latencies = tokio::spawn(watch(moved, waiting.clone(), counted.clone(), stop.clone()));
-    let loops: Vec<_> = (0..concurrency).map(|_| {
-        let (door, waiting, stop) = (door.clone(), waiting.clone(), stop.clone());
-        tokio::spawn(async move {
-            while !stop.load(Ordering::Relaxed) {
-                let request = Request {
-                    workflow: "bench".into(), input: json!({}), label: Label::Owner, trigger: "api", key: None,
-                };
-                let run = door.open(request).await.unwrap().run();
-                let (done, finished) = oneshot::channel();
-                waiting.lock().unwrap().insert(run, done);
-                // A run may end before we wait for it: then its row says so.
-                let _ = tokio::time::timeout(Duration::from_secs(5), finished).await;
-            }
+    let loops: Vec<_> = (0..concurrency)
+        .map(|_| {
+            let (door, waiting, stop) = (door.clone(), waiting.clone(), stop.clone());
+            tokio::spawn(async move {
+                while !stop.load(Ordering::Relaxed) {
+                    let request = Request {
+                        workflow: "bench".into(),
+                        input: json!({}),
+                        label: Label::Owner,
+                        trigger: "api",
+                        key: None,
+                    };
+                    let run = door.open(request).await.unwrap().run();
+                    let (done, finished) = oneshot::channel();
+                    waiting.lock().unwrap().insert(run, done);
+                    // A run may end before we wait for it: then its row says so.
+                    let _ = tokio::time::timeout(Duration::from_secs(5), finished).await;
+                }
+            })
         })
-    }).collect();
+        .collect();
     tokio::time::sleep(Duration::from_secs(1)).await;
     let (before, since, first) = (counters(client).await, Instant::now(), counted.load(Ordering::Relaxed));
     tokio::time::sleep(window()).await;
@@ -136,7 +146,9 @@ async fn watch(
     loop {
         let moved = match tokio::time::timeout(Duration::from_millis(200), moved.recv()).await {
             Ok(Ok(moved)) => moved,
-            Ok(Err(broadcast::error::RecvError::Lagged(missed))) => panic!("the watcher missed {missed} hints"),
+            Ok(Err(broadcast::error::RecvError::Lagged(missed))) => {
+                panic!("the watcher missed {missed} hints")
+            }
             Ok(Err(broadcast::error::RecvError::Closed)) => return latencies,
             Err(_) if stop.load(Ordering::Relaxed) => return latencies,
             Err(_) => continue,
@@ -152,7 +164,10 @@ async fn watch(
         }
         let mut waiting = waiting.lock().unwrap();
         over.retain(|run| match waiting.remove(run) {
-            Some(done) => { let _ = done.send(()); false }
+            Some(done) => {
+                let _ = done.send(());
+                false
+            }
             None => true,
         });
     }
@@ -166,21 +181,28 @@ async fn inserts(config: &Config, concurrency: usize) -> Figures {
         clients.push(connect(config).await);
     }
     let since = Instant::now();
-    let loops: Vec<_> = clients.into_iter().map(|client| {
-        let stop = stop.clone();
-        tokio::spawn(async move {
-            let insert = client.prepare(
+    let loops: Vec<_> = clients
+        .into_iter()
+        .map(|client| {
+            let stop = stop.clone();
+            tokio::spawn(async move {
+                let insert = client.prepare(
                 "insert into single_rows (run_id, seq, kind, at, actor, label, data, data_digest, hash)
                  values ($1, $2, 'step.succeeded', now(), 'system', 'owner', $3, $4, $4)").await.unwrap();
-            let (data, digest, mut latencies) = (json!({"step": "s1", "output": "x".repeat(60)}), [7u8; 32], Vec::new());
-            while !stop.load(Ordering::Relaxed) {
-                let begun = Instant::now();
-                client.execute(&insert, &[&uuid::Uuid::now_v7(), &1i64, &data, &&digest[..]]).await.unwrap();
-                latencies.push(begun.elapsed().as_secs_f64() * 1000.0);
-            }
-            latencies
+                let (data, digest, mut latencies) =
+                    (json!({"step": "s1", "output": "x".repeat(60)}), [7u8; 32], Vec::new());
+                while !stop.load(Ordering::Relaxed) {
+                    let begun = Instant::now();
+                    client
+                        .execute(&insert, &[&uuid::Uuid::now_v7(), &1i64, &data, &&digest[..]])
+                        .await
+                        .unwrap();
+                    latencies.push(begun.elapsed().as_secs_f64() * 1000.0);
+                }
+                latencies
+            })
         })
-    }).collect();
+        .collect();
     tokio::time::sleep(window()).await;
     stop.store(true, Ordering::Relaxed);
     let mut latencies = Vec::new();
@@ -272,9 +294,14 @@ async fn connect(config: &Config) -> Client {
 }
 
 async fn counters(client: &Client) -> (f64, f64) {
-    let row = client.query_one(
-        "select pg_stat_get_db_xact_commit(oid)::float8, (pg_current_wal_insert_lsn() - '0/0')::float8
-         from pg_database where datname = current_database()", &[]).await.unwrap();
+    let row = client
+        .query_one(
+            "select pg_stat_get_db_xact_commit(oid)::float8, (pg_current_wal_insert_lsn() - '0/0')::float8
+         from pg_database where datname = current_database()",
+            &[],
+        )
+        .await
+        .unwrap();
     (row.get(0), row.get(1))
 }
 

@@ -122,7 +122,8 @@ impl Service {
         };
         let engine = Arc::new(Engine::new(parts, &definitions).await?);
         let door = Door::start(engine).await?;
-        let intake = Intake { door: door.clone(), definitions: definitions.clone(), folder: state.join("inbox") };
+        let intake =
+            Intake { door: door.clone(), definitions: definitions.clone(), folder: state.join("inbox") };
         let (intake, _) = Actor::spawn(None, intake, ()).await?;
 
         let listen = options.listen.unwrap_or(definitions.settings.listen);
@@ -232,7 +233,9 @@ async fn open_database(
     if let Some(url) = url.or(named.map(|secret| secret.expose().to_owned())) {
         // The parser's own error may quote the URL, and with it a password.
         let config = url.parse::<Config>().map_err(|_| {
-            anyhow!("the database URL cannot be read: write it as postgresql://user:password@host:5432/database")
+            anyhow!(
+                "the database URL cannot be read: write it as postgresql://user:password@host:5432/database"
+            )
         })?;
         return Ok((config, None, None));
     }

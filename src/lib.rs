@@ -16,12 +16,14 @@
 //! | [`api`] | HTTP; `api/router.rs` is the table of the product |
 //! | [`cli`] | the command line, one file per command |
 //! | [`app`] | the composition root: ordered start, reverse-ordered stop |
+//! | [`telemetry`] | what Steward says about itself while it runs |
 //!
 //! The rule above all: losing every actor loses no fact. Mailboxes carry hints,
 //! PostgreSQL carries truth.
 
 pub mod api;
 pub mod app;
+pub mod cli;
 pub mod config;
 pub mod connectors;
 pub mod domain;
@@ -30,4 +32,5 @@ pub mod models;
 pub mod orchestrator;
 pub mod reviews;
 pub mod store;
+pub mod telemetry;
 pub mod triggers;

@@ -7,6 +7,7 @@
 pub mod audit;
 pub mod check;
 pub mod client;
+pub mod demo;
 pub mod form;
 pub mod ids;
 pub mod memory;
@@ -23,6 +24,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::telemetry;
+
 /// Steward: the workflow operating system for a business of one.
 #[derive(Parser, Debug)]
 #[command(name = "steward", version, about, after_help = EXIT_CODES, propagate_version = true)]
@@ -37,7 +40,7 @@ enum Command {
     /// Start the service of a workspace
     Up(up::UpArgs),
     /// See it work: example mail through the example workspace
-    Demo(up::DemoArgs),
+    Demo(demo::DemoArgs),
     /// Check a workspace's files without running anything
     Check(check::CheckArgs),
     /// Open a run
@@ -131,6 +134,7 @@ pub async fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(u8::try_from(help.exit_code()).unwrap_or(2));
         }
     };
+    telemetry::start();
     match Box::pin(dispatch(steward.command)).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(fail) => {
@@ -145,7 +149,7 @@ pub async fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 async fn dispatch(command: Command) -> Result<(), Fail> {
     match command {
         Command::Up(args) => up::up(args).await,
-        Command::Demo(args) => Ok(crate::app::demo(args).await?),
+        Command::Demo(args) => demo::run(args).await,
         Command::Check(args) => check::run(&args),
         Command::Run(args) => run::run(args).await,
         Command::Runs(args) => runs::run(args).await,

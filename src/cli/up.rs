@@ -1,4 +1,4 @@
-//! `steward up`: the service of a workspace in the foreground; and the arguments of `steward demo`.
+//! `steward up`: the service of a workspace in the foreground.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -16,23 +16,6 @@ pub struct UpArgs {
     /// Where to listen, before what config/settings.yaml says; port 0 takes a free one
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<SocketAddr>,
-}
-
-/// `steward demo`.
-#[derive(clap::Args, Clone, Debug)]
-pub struct DemoArgs {
-    /// The workspace folder; a fresh one when not given
-    #[arg(long, value_name = "DIR")]
-    pub workspace: Option<PathBuf>,
-    /// Where to listen; port 0 takes a free one
-    #[arg(long, value_name = "ADDR")]
-    pub listen: Option<SocketAddr>,
-    /// Stop once every example has been dealt with
-    #[arg(long)]
-    pub exit: bool,
-    /// Make the last line one JSON object
-    #[arg(long)]
-    pub json: bool,
 }
 
 /// Serves a workspace until the process is asked to stop.

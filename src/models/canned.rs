@@ -11,8 +11,9 @@ use crate::models::error::{Kind, ModelError};
 pub(crate) struct Context<'a> {
     /// The agent's input.
     pub with: &'a Value,
-    /// The name of the class that the encoder chose; null for an agent without classes.
-    pub class: Option<&'a str>,
+    /// The encoder's verdict, as `class.class`, `class.confidence` and `class.scores`; null for an agent
+    /// without classes.
+    pub class: Value,
     /// The owner's business.
     pub workspace: &'a Value,
 }
@@ -57,13 +58,20 @@ mod tests {
     fn evaluated(canned: Value, class: Option<&str>) -> Result<(Value, f64), ModelError> {
         let canned: Canned = serde_json::from_value(canned).unwrap();
         let with = json!({"name": "Ada {{ workspace.name }}", "n": 3});
-        evaluate(&canned, &Context { with: &with, class, workspace: &json!({"name": "Fjord Web"}) })
+        evaluate(
+            &canned,
+            &Context {
+                with: &with,
+                class: class.map_or(Value::Null, |class| json!({"class": class, "confidence": 0.8})),
+                workspace: &json!({"name": "Fjord Web"}),
+            },
+        )
     }
 
     #[test]
     fn it_fills_in_the_input_the_class_and_the_workspace_and_renders_nothing_twice() {
         let canned = json!({"output": {"body": "Dear {{ with.name }}, {{ workspace.name }}", "n": "{{ with.n }}",
-            "class": "{{ class }}"}, "confidence": 0.4});
+            "class": "{{ class.class }}"}, "confidence": 0.4});
         let (output, confidence) = evaluated(canned, Some("lead")).unwrap();
         assert_eq!(
             output,
@@ -74,17 +82,17 @@ mod tests {
 
     #[test]
     fn it_does_not_apply_when_its_condition_is_false() {
-        let canned = json!({"when": "class == 'lead'", "output": {}, "confidence": 1});
+        let canned = json!({"when": "class.class == 'lead'", "output": {}, "confidence": 1});
         assert!(evaluated(canned.clone(), Some("lead")).is_ok());
         let error = evaluated(canned, None).unwrap_err();
-        assert_eq!((error.kind, error.message.contains("class == 'lead'")), (Kind::Inapplicable, true));
+        assert_eq!((error.kind, error.message.contains("class.class == 'lead'")), (Kind::Inapplicable, true));
     }
 
     #[test]
     fn a_confidence_may_be_an_expression_but_must_lie_between_0_and_1() {
         for (confidence, ok) in [
             (json!("{{ with.n / 10 }}"), true),
-            (json!("0.9 if class == 'lead' else 0.1"), true),
+            (json!("0.9 if class.class == 'lead' else 0.1"), true),
             (json!(1.5), false),
             (json!("{{ with.name }}"), false),
             (json!("{{ with.missing }}"), false),

@@ -96,8 +96,11 @@ impl<'a> Walk<'a> {
         let Some(canned) = &self.agent.canned else {
             return Err(ModelError::new(Kind::Inapplicable, "the agent has no canned output"));
         };
-        let class = self.verdict().await?.map(|verdict| verdict.class);
-        let context = Context { with: self.with, class: class.as_deref(), workspace: &self.models.workspace };
+        let verdict = self.verdict().await?;
+        let class = verdict.map_or(Value::Null, |verdict| {
+            json!({"class": verdict.class, "confidence": verdict.confidence, "scores": verdict.scores})
+        });
+        let context = Context { with: self.with, class, workspace: &self.models.workspace };
         let (output, confidence) = canned::evaluate(canned, &context)?;
         Ok((self.checked(output)?, confidence))
     }

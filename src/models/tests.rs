@@ -421,7 +421,7 @@ async fn a_blank_text_gets_the_lowest_confidence_and_an_agent_without_classes_th
 async fn a_canned_output_knows_the_encoders_class_and_must_fit_the_schema() {
     let models = Setup::new(&[]).start(&["canned", "owner"]).await;
     let mut spec = with_classes();
-    spec["canned"] = json!({"output": {"class": "{{ class }}"}, "confidence": 0.3});
+    spec["canned"] = json!({"output": {"class": "{{ class.class }}"}, "confidence": 0.3});
     let with = json!({"text": "Please send a quote\u{0} for a website"});
     let (calls, answer) = ask_as(&models, &agent(spec.clone()), with.clone(), Label::Untrusted).await;
     assert_eq!(outline(&calls), ["canned: ok"]);

@@ -20,10 +20,18 @@ use crate::orchestrator::failpoint;
 const GRACE: Duration = Duration::from_secs(5);
 
 /// Reads from memory or records.
-pub(super) async fn read(engine: Arc<Engine>, step: StepId, action: Action, label: Label, timeout: Span) -> Stimulus {
+pub(super) async fn read(
+    engine: Arc<Engine>,
+    step: StepId,
+    action: Action,
+    label: Label,
+    timeout: Span,
+) -> Stimulus {
     let reading = async {
         match action.action.as_str() {
-            "memory.search" => search::search_action(&engine.store, engine.embedder.as_ref(), &action.params).await,
+            "memory.search" => {
+                search::search_action(&engine.store, engine.embedder.as_ref(), &action.params).await
+            }
             "records.get" => records::records_get(&engine.store, &action).await,
             other => Err(StepError::new(ErrorKind::Invalid, format!("`{other}` reads nothing"))),
         }

@@ -45,7 +45,12 @@ impl Actor for Clock {
         Ok(false)
     }
 
-    async fn handle(&self, myself: ActorRef<Msg>, msg: Msg, busy: &mut bool) -> Result<(), ActorProcessingErr> {
+    async fn handle(
+        &self,
+        myself: ActorRef<Msg>,
+        msg: Msg,
+        busy: &mut bool,
+    ) -> Result<(), ActorProcessingErr> {
         match msg {
             Msg::Tick if *busy => {}
             Msg::Tick => {

@@ -138,7 +138,9 @@ impl Door {
             actor: format!("trigger:{}", request.trigger),
             label: request.label,
         };
-        let Some(entry) = seal(genesis(run), 0, at, vec![entry]).pop() else { return Err(OpenError::Stopping) };
+        let Some(entry) = seal(genesis(run), 0, at, vec![entry]).pop() else {
+            return Err(OpenError::Stopping);
+        };
         let head = entry.hash;
         let node = (self.in_motion() < supervisor::MAX_IN_MOTION).then_some(engine.node);
         let opened = engine
@@ -187,7 +189,9 @@ impl Door {
             }
         });
         if drained.await.is_err() {
-            tracing::warn!("runs were still in motion when the node stopped; the next start goes on with them");
+            tracing::warn!(
+                "runs were still in motion when the node stopped; the next start goes on with them"
+            );
         }
         self.supervisor.stop(None);
         self.engine.journal.stop(DRAIN).await;

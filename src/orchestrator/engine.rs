@@ -146,7 +146,8 @@ impl Engine {
             return Ok(row.clone());
         }
         let row = self.store.version(digest).await?;
-        let row = Arc::new(row.ok_or_else(|| StoreError::corrupt(format!("version {digest}"), "it is missing"))?);
+        let row =
+            Arc::new(row.ok_or_else(|| StoreError::corrupt(format!("version {digest}"), "it is missing"))?);
         self.lock().known.insert(digest, row.clone());
         Ok(row)
     }

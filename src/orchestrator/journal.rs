@@ -118,7 +118,12 @@ impl Actor for JournalActor {
         Ok(State { config: args.config, node: args.node, writer, waiting: Batch::default() })
     }
 
-    async fn handle(&self, myself: ActorRef<Msg>, msg: Msg, state: &mut State) -> Result<(), ActorProcessingErr> {
+    async fn handle(
+        &self,
+        myself: ActorRef<Msg>,
+        msg: Msg,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
         match msg {
             Msg::Commit(commit, done) => state.waiting.commits.push((*commit, done)),
             Msg::Open(open, done) => state.waiting.opens.push((*open, done)),
@@ -202,7 +207,12 @@ async fn open_all(
     }
 }
 
-async fn commit_all(writer: &mut Box<Writer>, config: &Config, node: NodeId, mut commits: Vec<(Commit, OnCommit)>) {
+async fn commit_all(
+    writer: &mut Box<Writer>,
+    config: &Config,
+    node: NodeId,
+    mut commits: Vec<(Commit, OnCommit)>,
+) {
     while !commits.is_empty() {
         let values: Vec<&Commit> = commits.iter().map(|(commit, _)| commit).collect();
         match writer.write(node, &values).await {

@@ -121,7 +121,12 @@ impl Actor for RunActor {
         Ok(state)
     }
 
-    async fn handle(&self, myself: ActorRef<Msg>, msg: Msg, state: &mut State) -> Result<(), ActorProcessingErr> {
+    async fn handle(
+        &self,
+        myself: ActorRef<Msg>,
+        msg: Msg,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
         match msg {
             Msg::Learn(stimulus) => state.learnt.push(*stimulus),
             Msg::Listen => return Ok(state.listen(&myself)),
@@ -203,16 +208,20 @@ impl State {
         let now = self.engine.now();
         let mut run = self.run.clone();
         let connectors = &self.engine.connectors;
-        let transition = advance(&mut run, &self.learnt, &Env {
-            version: &self.version,
-            stage: self.row.stage,
-            policy: &self.engine.policy,
-            workspace: &self.engine.workspace,
-            repeat: &|action| connectors.repeat(action),
-            taken: &self.taken,
-            now,
-            jitter: rand::random(),
-        })?;
+        let transition = advance(
+            &mut run,
+            &self.learnt,
+            &Env {
+                version: &self.version,
+                stage: self.row.stage,
+                policy: &self.engine.policy,
+                workspace: &self.engine.workspace,
+                repeat: &|action| connectors.repeat(action),
+                taken: &self.taken,
+                now,
+                jitter: rand::random(),
+            },
+        )?;
         let Transition { entries, tasks, rest } = transition;
         let learnt = std::mem::take(&mut self.learnt);
         let heard = std::mem::take(&mut self.heard);
@@ -303,7 +312,8 @@ impl State {
                 }
                 Task::Agent { step, with, label } => {
                     let definition = self.step(&step)?;
-                    let work = agent::ask(engine, myself.clone(), self.version.clone(), definition, with, label);
+                    let work =
+                        agent::ask(engine, myself.clone(), self.version.clone(), definition, with, label);
                     (step, worker::begin(myself, work).await?)
                 }
                 Task::Read { step, action, label } => {

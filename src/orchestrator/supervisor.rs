@@ -78,7 +78,12 @@ impl Actor for Supervisor {
         Ok(State::default())
     }
 
-    async fn handle(&self, myself: ActorRef<Msg>, msg: Msg, state: &mut State) -> Result<(), ActorProcessingErr> {
+    async fn handle(
+        &self,
+        myself: ActorRef<Msg>,
+        msg: Msg,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
         match msg {
             Msg::Opened(begin) => self.begin(&myself, state, *begin).await,
             Msg::Wake(run) => self.wake(&myself, state, run),
@@ -161,7 +166,9 @@ impl Supervisor {
                 }
                 runs.into_iter().for_each(|run| self.load(myself, run));
             }
-            Err(error) => tracing::warn!(%error, "runs that are due cannot be claimed; the next poll tries again"),
+            Err(error) => {
+                tracing::warn!(%error, "runs that are due cannot be claimed; the next poll tries again")
+            }
         }
     }
 
@@ -183,7 +190,12 @@ impl Supervisor {
         match loaded {
             Ok(loaded) => {
                 let (loaded, version) = *loaded;
-                self.begin(myself, state, Begin { engine: self.engine.clone(), loaded, version, fresh: false }).await;
+                self.begin(
+                    myself,
+                    state,
+                    Begin { engine: self.engine.clone(), loaded, version, fresh: false },
+                )
+                .await;
             }
             Err(error) => self.crashed(run, error.to_string()),
         }

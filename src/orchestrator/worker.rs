@@ -61,7 +61,12 @@ impl Actor for Worker {
         Ok(State { run: args.run, _task: task })
     }
 
-    async fn handle(&self, myself: ActorRef<Msg>, msg: Msg, state: &mut State) -> Result<(), ActorProcessingErr> {
+    async fn handle(
+        &self,
+        myself: ActorRef<Msg>,
+        msg: Msg,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
         let Msg::Done(result) = msg;
         let stimulus = result?; // a panic in the work fails the actor, and its run hears of it
         let _ = state.run.cast(run::Msg::Learn(stimulus));

@@ -12,10 +12,10 @@ pub mod journal;
 pub mod memory;
 pub mod migrate;
 pub mod postgres;
+pub mod records;
 pub mod reviews;
 pub mod runs;
 pub mod workflows;
-pub mod records;
 
 use std::time::Duration;
 

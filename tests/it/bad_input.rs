@@ -84,10 +84,12 @@ async fn a_bad_model(answer: fn(&Value) -> axum::response::Response, word: &str)
     assert!(review["question"]["form"]["properties"].is_object());
     let journal = app.get(&format!("/api/v1/runs/{run}/journal?limit=200")).await;
     let calls = journal["entries"].as_array().unwrap().iter().filter(|entry| entry["kind"] == "model.called");
-    let outcomes: Vec<String> = calls.map(|call| call["data"]["call"]["outcome"].to_string().to_lowercase()).collect();
+    let outcomes: Vec<String> =
+        calls.map(|call| call["data"]["call"]["outcome"].to_string().to_lowercase()).collect();
     assert!(outcomes.iter().any(|outcome| outcome.contains(word)), "{word} is not in {outcomes:?}");
     // And the owner's answer takes the run on.
-    let answer = json!({"fit": 0.7, "confidence": 1.0, "why": "I know them", "wants": "a shop", "unknown": []});
+    let answer =
+        json!({"fit": 0.7, "confidence": 1.0, "why": "I know them", "wants": "a shop", "unknown": []});
     let path = format!("/api/v1/reviews/{}/decision", review["id"].as_str().unwrap());
     app.post(&path, json!({"verdict": "answered", "answer": answer})).await;
     eventually("the next question", || async {

@@ -40,7 +40,10 @@ struct Scripted {
 }
 
 impl Scripted {
-    fn new(repeat: Repeat, answer: impl Fn(&Call, usize) -> EffectResult + Send + Sync + 'static) -> Arc<Self> {
+    fn new(
+        repeat: Repeat,
+        answer: impl Fn(&Call, usize) -> EffectResult + Send + Sync + 'static,
+    ) -> Arc<Self> {
         Arc::new(Self { repeat, answer: Box::new(answer), calls: std::sync::Mutex::default() })
     }
 
@@ -86,7 +89,8 @@ impl Rig {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let (folder, path) = database::folder();
         template::write(&path).unwrap();
-        let (mut definitions, _) = Definitions::load(&path).map_err(|problems| problems.render(false)).unwrap();
+        let (mut definitions, _) =
+            Definitions::load(&path).map_err(|problems| problems.render(false)).unwrap();
         let mut definition = definitions.workflows.values().next().unwrap().clone();
         definition.triggers.clear();
         definition.version = Version {
@@ -147,7 +151,11 @@ impl Rig {
     async fn becomes(&self, run: RunId, status: &str) {
         eventually(&format!("{run} becoming {status}"), || async {
             let found = self.status(run).await;
-            assert!(!(found == "failed" && status != "failed"), "{:?}", self.store.journal(run, 0, 100).await);
+            assert!(
+                !(found == "failed" && status != "failed"),
+                "{:?}",
+                self.store.journal(run, 0, 100).await
+            );
             (found == status).then_some(())
         })
         .await;
@@ -214,7 +222,8 @@ async fn the_same_key_opens_one_run_however_many_ask_at_once() {
         tokio::spawn(async move { rig.open(Some("the same")).await })
     });
     let opened = futures_util::future::join_all(asks).await;
-    let runs: std::collections::BTreeSet<_> = opened.iter().map(|opened| opened.as_ref().unwrap().run()).collect();
+    let runs: std::collections::BTreeSet<_> =
+        opened.iter().map(|opened| opened.as_ref().unwrap().run()).collect();
     assert_eq!(runs.len(), 1);
     let new = opened.iter().filter(|opened| matches!(opened.as_ref().unwrap(), Opened::New(_))).count();
     assert_eq!(new, 1);
@@ -242,7 +251,8 @@ async fn what_the_owner_approves_is_carried_out_once() {
     let review = rig.decide(run, Verdict::Approved).await;
     rig.becomes(run, "succeeded").await;
     assert_eq!(paid.calls(), 1);
-    let again = rig.store.decide(review, steward::domain::digest::Digest::ZERO, &Verdict::Approved, "x").await;
+    let again =
+        rig.store.decide(review, steward::domain::digest::Digest::ZERO, &Verdict::Approved, "x").await;
     assert!(again.unwrap_err().to_string().contains("approved already"));
     rig.door.stop().await;
 }
@@ -304,7 +314,9 @@ async fn an_effect_nobody_can_know_about_is_never_repeated_unless_the_owner_says
     rig.becomes(run, "succeeded").await;
     assert_eq!(lost.calls(), 2);
     let journal = rig.store.journal(run, 0, 100).await.unwrap();
-    let repeated = journal.iter().any(|entry| entry.kind == "effect.started" && entry.data.as_ref().unwrap()["again"] == true);
+    let repeated = journal
+        .iter()
+        .any(|entry| entry.kind == "effect.started" && entry.data.as_ref().unwrap()["again"] == true);
     assert!(repeated, "a repetition is marked as one");
     rig.door.stop().await;
 }
@@ -357,7 +369,10 @@ async fn a_cancelled_run_withdraws_its_question_and_does_nothing_more() {
     assert!(rig.store.request_cancel(run, "owner").await.unwrap());
     rig.door.wake(run);
     rig.becomes(run, "cancelled").await;
-    assert_eq!((paid.calls(), rig.store.reviews("superseded", Some(run), None, 1).await.unwrap().len()), (0, 1));
+    assert_eq!(
+        (paid.calls(), rig.store.reviews("superseded", Some(run), None, 1).await.unwrap().len()),
+        (0, 1)
+    );
     assert!(!rig.store.request_cancel(run, "owner").await.unwrap(), "over is over");
     rig.door.stop().await;
 }
@@ -415,7 +430,12 @@ async fn a_journal_that_was_tampered_with_is_found_out_and_cannot_be_rewritten_b
     let refused = client.execute("update journal set actor = 'nobody' where seq = 3", &[]).await.unwrap_err();
     assert_eq!(refused.as_db_error().unwrap().constraint(), Some("journal_append_only"));
     assert!(client.execute("delete from journal", &[]).await.is_err());
-    client.batch_execute("alter table journal disable trigger all; alter table journal_rest disable trigger all").await.unwrap();
+    client
+        .batch_execute(
+            "alter table journal disable trigger all; alter table journal_rest disable trigger all",
+        )
+        .await
+        .unwrap();
     client.execute("update journal set data = '{\"step\": \"s1\"}' where seq = 3", &[]).await.unwrap();
     let broken = rig.store.verify_run(run).await.unwrap().unwrap();
     assert_eq!(broken.seq, 3);
@@ -430,11 +450,23 @@ async fn a_run_whose_journal_cannot_be_read_is_parked_and_the_others_go_on() {
     rig.becomes(poisoned, "waiting").await;
     let (client, connection) = store.config().connect(tokio_postgres::NoTls).await.unwrap();
     tokio::spawn(connection);
-    client.batch_execute("alter table journal disable trigger all; alter table journal_rest disable trigger all").await.unwrap();
-    client.execute("update journal set data = '{}' where run_id = $1 and seq = 2", &[&poisoned.0]).await.unwrap();
-    client.execute("update runs set wake_at = now(), crashes = 3 where id = $1", &[&poisoned.0]).await.unwrap();
+    client
+        .batch_execute(
+            "alter table journal disable trigger all; alter table journal_rest disable trigger all",
+        )
+        .await
+        .unwrap();
+    client
+        .execute("update journal set data = '{}' where run_id = $1 and seq = 2", &[&poisoned.0])
+        .await
+        .unwrap();
+    client
+        .execute("update runs set wake_at = now(), crashes = 3 where id = $1", &[&poisoned.0])
+        .await
+        .unwrap();
     rig.door.wake(poisoned);
-    eventually("the run being parked", || async { (rig.status(poisoned).await == "parked").then_some(()) }).await;
+    eventually("the run being parked", || async { (rig.status(poisoned).await == "parked").then_some(()) })
+        .await;
     let other = rig.open(None).await.run();
     rig.becomes(other, "waiting").await;
     rig.door.stop().await;

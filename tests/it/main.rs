@@ -1,11 +1,18 @@
 //! One binary for everything seen from outside, grouped by promise. Each test has a database of
 //! its own, cloned from a template on one server that the whole binary shares.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, unreachable_pub)]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    unreachable_pub
+)]
 
 mod support;
 
-//mod api;
+mod api;
 mod bad_input;
 mod engine;
 mod layering;

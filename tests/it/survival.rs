@@ -139,7 +139,8 @@ async fn open_review_while_alive(process: &Process) -> Option<Value> {
         match process.get("/api/v1/reviews?status=open").await {
             None => Some(None),
             Some(reviews) => {
-                let approval = reviews["reviews"].as_array()?.iter().find(|review| review["ask"] == "approval");
+                let approval =
+                    reviews["reviews"].as_array()?.iter().find(|review| review["ask"] == "approval");
                 approval.cloned().map(Some)
             }
         }

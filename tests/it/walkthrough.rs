@@ -69,7 +69,7 @@ async fn an_email_becomes_an_approved_reply() {
     // The mail goes out once, and its bytes are exactly what was approved.
     app.run_that_is(&run, &["succeeded"]).await;
     let [sent] = &mail.accepted()[..] else { panic!("one mail, not {}", mail.accepted().len()) };
-    assert_eq!(sent.to, [email.from.as_str()]);
+    assert_eq!((sent.from.as_str(), &sent.to[..]), ("mara@harbourandpine.example", &[email.from.clone()][..]));
     assert_eq!(approved_digest(&sent.bytes, &review), review["digest"].as_str().unwrap());
     let shown = app.get(&format!("/api/v1/runs/{run}")).await;
     let effects = shown["effects"].as_array().unwrap();
@@ -77,10 +77,20 @@ async fn an_email_becomes_an_approved_reply() {
     assert_eq!(effect["status"], "succeeded");
     assert_eq!(effect["response"]["sha256"], Digest::of_bytes(&sent.bytes).to_string());
 
+    // What came from outside was given to the model as data, and never stood among its instructions.
+    for request in model.requests() {
+        let system = request["messages"][0].to_string();
+        assert!(!system.contains(&email.from) && !system.contains(email.subject.as_str()), "{system}");
+    }
+
     // Every model call is in the journal with its tokens and cost, and the chain holds.
     let journal = app.get(&format!("/api/v1/runs/{run}/journal?limit=200")).await;
     let calls: Vec<_> = entries(&journal, "model.called");
-    assert!(calls.iter().any(|call| call["call"]["answered_by"] == "test-1-2026" && call["call"]["cost_micros"] == 140));
+    assert!(
+        calls
+            .iter()
+            .any(|call| call["call"]["answered_by"] == "test-1-2026" && call["call"]["cost_micros"] == 140)
+    );
     app.assert_chains_hold().await;
     app.stop().await;
 }
@@ -180,6 +190,9 @@ async fn an_instruction_in_an_email_reaches_nobody_else() {
 
 fn injection() -> Vec<u8> {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/inbox");
-    let mut files = std::fs::read_dir(folder).unwrap().map(|entry| std::fs::read(entry.unwrap().path()).unwrap());
-    files.find(|raw| String::from_utf8_lossy(raw).contains("competitor.example")).expect("the injection is there")
+    let mut files =
+        std::fs::read_dir(folder).unwrap().map(|entry| std::fs::read(entry.unwrap().path()).unwrap());
+    files
+        .find(|raw| String::from_utf8_lossy(raw).contains("competitor.example"))
+        .expect("the injection is there")
 }

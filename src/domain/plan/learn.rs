@@ -162,12 +162,22 @@ impl Planner<'_, '_> {
         }
     }
 
-    pub(super) fn back_off(&mut self, step: &Step, error: StepError, retry_at: Timestamp) -> Result<(), IllegalEvent> {
+    pub(super) fn back_off(
+        &mut self,
+        step: &Step,
+        error: StepError,
+        retry_at: Timestamp,
+    ) -> Result<(), IllegalEvent> {
         let attempt = self.run.record(&step.id).attempt;
         self.system(Event::AttemptFailed { step: step.id.clone(), attempt, error, retry_at })
     }
 
-    pub(super) fn fail(&mut self, step: &Step, kind: ErrorKind, message: impl Into<String>) -> Result<(), IllegalEvent> {
+    pub(super) fn fail(
+        &mut self,
+        step: &Step,
+        kind: ErrorKind,
+        message: impl Into<String>,
+    ) -> Result<(), IllegalEvent> {
         let error = StepError::new(kind, message);
         self.system(Event::StepFailed { step: step.id.clone(), error })
     }

@@ -10,10 +10,11 @@ use uuid::Uuid;
 use super::*;
 use crate::domain::digest::Digest;
 use crate::domain::duration::Span;
-use crate::domain::event::Opened;
+use crate::domain::event::{Ask, ErrorKind, Opened};
 use crate::domain::ids::WorkflowName;
 use crate::domain::retry::Retry;
-use crate::domain::workflow::{ActionStep, Agent, AgentStep, ReviewStep, StepKind};
+use crate::domain::step::StepStatus;
+use crate::domain::workflow::{ActionStep, Agent, AgentStep, ReviewStep, Step, StepKind};
 
 /// A run with everything planning rests on; `learn` is what the run actor does, without the actor.
 struct Story {

@@ -40,7 +40,8 @@ async fn start() -> Shared {
     // A thread and runtime of its own: the test that starts the server ends before the others do.
     let (send, receive) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let shared = runtime.block_on(start_server());
         let _ = send.send(shared);
         runtime.block_on(std::future::pending::<()>());

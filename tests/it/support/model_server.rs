@@ -16,7 +16,7 @@ pub type Answer = Box<dyn Fn(&Value) -> Response + Send + Sync>;
 /// The server; it ends with the test's runtime.
 pub struct ModelServer {
     pub address: SocketAddr,
-    pub requests: Arc<Mutex<Vec<Value>>>,
+    requests: Arc<Mutex<Vec<Value>>>,
 }
 
 impl ModelServer {
@@ -36,6 +36,11 @@ impl ModelServer {
         let router = Router::new().route("/v1/chat/completions", post(complete));
         tokio::spawn(async move { axum::serve(listener, router).await });
         Self { address, requests }
+    }
+
+    /// Every request so far, as it came.
+    pub fn requests(&self) -> Vec<Value> {
+        self.requests.lock().unwrap().clone()
     }
 
     /// `config/models.yaml` that asks this server first.
