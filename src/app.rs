@@ -179,6 +179,7 @@ impl Service {
         }
         self.door.stop().await;
         self.door.engine().models.stop().await;
+        self.door.engine().store.close();
         if let Some(server) = self.server {
             server.stop().await?;
         }

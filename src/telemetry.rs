@@ -3,6 +3,8 @@
 //! `STEWARD_LOG` filters (default `warn,steward=info`); `STEWARD_LOG_FORMAT=json` makes one JSON object
 //! per line. A failure is logged once, where it is handled. Secrets and message bodies are never logged.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::EnvFilter;
 
 /// What is logged when nobody says otherwise.
@@ -12,7 +14,7 @@ const USUAL: &str = "warn,steward=info";
 pub fn start() {
     let filter = EnvFilter::try_from_env("STEWARD_LOG").unwrap_or_else(|_| EnvFilter::new(USUAL));
     let json = std::env::var("STEWARD_LOG_FORMAT").is_ok_and(|format| format == "json");
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
     let _ = match json {
         true => lines.json().try_init(),
         false => lines.with_target(false).try_init(),

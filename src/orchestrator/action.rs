@@ -45,7 +45,7 @@ pub(super) async fn read(
 
 /// Carries an effect out. It is durable as started before this is called.
 pub(super) async fn perform(engine: Arc<Engine>, proposal: Proposal, timeout: Span) -> Stimulus {
-    failpoint::hit(failpoint::EFFECT_STARTED);
+    failpoint::hit_at(failpoint::EFFECT_STARTED, &proposal.action.action);
     let result = match prepare(&engine, &proposal).await {
         Ok((connector, call)) => {
             match tokio::time::timeout(timeout.0 + GRACE, connector.perform(&call)).await {
@@ -55,7 +55,7 @@ pub(super) async fn perform(engine: Arc<Engine>, proposal: Proposal, timeout: Sp
         }
         Err(error) => EffectResult::Failed(error),
     };
-    failpoint::hit(failpoint::EFFECT_DONE);
+    failpoint::hit_at(failpoint::EFFECT_DONE, &proposal.action.action);
     Stimulus::Effect(proposal.step, result)
 }
 

@@ -22,7 +22,20 @@ pub const ALL: [&str; 5] = [RUN_OPENED, AGENT_ANSWERED, DECISION_TAKEN, EFFECT_S
 /// Dies here if armed.
 pub fn hit(name: &str) {
     if ARMED.as_deref() == Some(name) {
-        tracing::warn!(name, "failpoint: the process kills itself");
-        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+        die(name);
     }
+}
+
+/// Dies here if armed for this action alone (`effect.started@email.send`) or for any (`effect.started`).
+pub fn hit_at(name: &str, action: &str) {
+    let Some(armed) = ARMED.as_deref() else { return };
+    let (armed_name, armed_action) = armed.split_once('@').unwrap_or((armed, action));
+    if armed_name == name && armed_action == action {
+        die(armed);
+    }
+}
+
+fn die(name: &str) {
+    tracing::warn!(name, "failpoint: the process kills itself");
+    let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
 }

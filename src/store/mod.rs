@@ -72,6 +72,11 @@ impl Store {
         self.pool.get().await.map_err(|error| StoreError::Unavailable(error.to_string()))
     }
 
+    /// Closes the connections; what asks from now on is told that the database does not answer.
+    pub fn close(&self) {
+        self.pool.close();
+    }
+
     /// Whether the database answers.
     ///
     /// # Errors
