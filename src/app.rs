@@ -46,6 +46,9 @@ pub const STATE: &str = ".steward";
 /// The variable that holds the key of signatures on `/hooks/email`.
 const EMAIL_HOOK_SECRET: &str = "STEWARD_EMAIL_HOOK_SECRET";
 
+/// How long a database across a network may be silent before the connection counts as lost.
+const DATABASE_SILENCE: Duration = Duration::from_secs(15);
+
 /// How long requests under way may take to finish when the service stops.
 const LAST_REQUESTS: Duration = Duration::from_secs(5);
 
@@ -71,6 +74,8 @@ pub struct Service {
     pub address: SocketAddr,
     /// The token that the CLI and the owner use.
     pub token: Secret,
+    /// The file that tells clients the address.
+    announcement: PathBuf,
     intake: ActorRef<files::Msg>,
     stop_listening: oneshot::Sender<()>,
     listening: Shared<BoxFuture<'static, ()>>,
@@ -88,7 +93,7 @@ impl Service {
         let (definitions, warnings) = Definitions::load(&options.workspace)
             .map_err(|problems| anyhow!("the workspace has problems:\n\n{}", problems.render(false)))?;
         for warning in warnings {
-            tracing::warn!(file = %warning.file, line = warning.line, "{}", warning.message);
+            tracing::info!(file = %warning.file, line = warning.line, "{}", warning.message);
         }
         let definitions = Arc::new(definitions);
         let models = Models::start(&definitions.models, workspace_value(&definitions), None);
@@ -132,7 +137,8 @@ impl Service {
         })?;
         let address = listener.local_addr()?;
         let token = token(&state)?;
-        write_private(&state.join("address"), &format!("http://{address}\n"))?;
+        let announcement = state.join("address");
+        write_private(&announcement, &format!("http://{address}\n"))?;
         let email_secret = SecretRef { variable: EMAIL_HOOK_SECRET.into() }.resolve();
         let router = api::router(ApiState::new(door.clone(), definitions.clone(), &token, email_secret));
         let (stop_listening, stopped) = oneshot::channel::<()>();
@@ -143,7 +149,18 @@ impl Service {
             }
         });
         let listening = serving.map(|_| ()).boxed().shared();
-        Ok(Self { door, definitions, address, token, intake, stop_listening, listening, server, _lock: lock })
+        Ok(Self {
+            door,
+            definitions,
+            address,
+            token,
+            announcement,
+            intake,
+            stop_listening,
+            listening,
+            server,
+            _lock: lock,
+        })
     }
 
     /// The address as a URL.
@@ -158,11 +175,14 @@ impl Service {
     /// When the database could not be stopped in order.
     pub async fn run_until(self, shutdown: impl Future<Output = ()>) -> Result<()> {
         let listening = self.listening.clone();
-        tokio::select! {
-            () = shutdown => {}
-            () = listening => tracing::error!("the listener ended by itself; stopping"),
-        }
-        self.stop().await
+        let ended = tokio::select! {
+            () = shutdown => return self.stop().await,
+            () = listening => "listener",
+            part = self.door.ended() => part,
+        };
+        // Half a node is worse than none: whatever restarts services restarts the whole of it.
+        self.stop().await?;
+        bail!("the {ended} ended by itself; what it was doing is in the journal, start steward again")
     }
 
     /// Stops in the reverse order of the start.
@@ -170,6 +190,7 @@ impl Service {
     /// # Errors
     /// When the database could not be stopped in order.
     pub async fn stop(self) -> Result<()> {
+        let _ = std::fs::remove_file(&self.announcement); // a client then hears at once that nobody serves
         let _ = self.stop_listening.send(()); // gone only when the listener has ended already
         if tokio::time::timeout(LAST_REQUESTS, self.listening).await.is_err() {
             tracing::warn!("requests were still under way when the service stopped");
@@ -233,11 +254,13 @@ async fn open_database(
     let url = std::env::var("STEWARD_DATABASE_URL").ok().filter(|url| !url.is_empty());
     if let Some(url) = url.or(named.map(|secret| secret.expose().to_owned())) {
         // The parser's own error may quote the URL, and with it a password.
-        let config = url.parse::<Config>().map_err(|_| {
+        let mut config = url.parse::<Config>().map_err(|_| {
             anyhow!(
                 "the database URL cannot be read: write it as postgresql://user:password@host:5432/database"
             )
         })?;
+        config.connect_timeout(DATABASE_SILENCE).tcp_user_timeout(DATABASE_SILENCE);
+        config.keepalives(true).keepalives_idle(DATABASE_SILENCE);
         return Ok((config, None, None));
     }
     let lock = lock(state)?;

@@ -36,10 +36,13 @@ const MAX_REVIEWS: i64 = 100;
 pub(super) struct Wanted {
     workflow: WorkflowName,
     input: Value,
-    /// Where the input came from; the owner's word when absent. Whoever passes on what others wrote
-    /// says `untrusted`.
-    #[serde(default)]
+    /// Where the input came from; untrusted when absent. Who vouches for it says `owner`.
+    #[serde(default = "untrusted")]
     label: Label,
+}
+
+fn untrusted() -> Label {
+    Label::Untrusted
 }
 
 /// `POST /api/v1/runs`: 201 for a new run, 200 for the one that the same `Idempotency-Key` opened.

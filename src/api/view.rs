@@ -263,6 +263,7 @@ fn why(status: &StepStatus) -> Option<String> {
         | StepStatus::Asking { .. }
         | StepStatus::Decided { .. }
         | StepStatus::Effecting { .. }
+        | StepStatus::Undone { .. }
         | StepStatus::Effected { .. }
         | StepStatus::Succeeded { .. } => None,
     }
@@ -281,7 +282,7 @@ fn wait(step: &Step, run: &Run, reviews: &[ReviewRow]) -> Option<Wait> {
                 due_at: row.and_then(|row| row.due_at),
             })
         }
-        StepStatus::Backoff { until, error } => {
+        StepStatus::Backoff { until, error, .. } => {
             Some(Wait::Retry { step: id, at: *until, why: error.message.clone() })
         }
         StepStatus::Running
@@ -289,6 +290,7 @@ fn wait(step: &Step, run: &Run, reviews: &[ReviewRow]) -> Option<Wait> {
         | StepStatus::Decided { .. }
         | StepStatus::Effecting { .. }
         | StepStatus::InDoubt { .. }
+        | StepStatus::Undone { .. }
         | StepStatus::Effected { .. } => Some(Wait::Work { step: id, does: does(step) }),
         StepStatus::Pending
         | StepStatus::Succeeded { .. }

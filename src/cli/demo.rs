@@ -169,6 +169,7 @@ async fn watch(service: &Service, runs: &[(&str, RunId)]) -> Result<Vec<RunRow>>
             let row = engine.store.run_row(run).await?.context("a run that was just opened is not there")?;
             match row.status.as_str() {
                 "running" => still.push((name, run)),
+                "waiting" if row.wake_at.is_some() => still.push((name, run)), // for another attempt, not for you
                 _ => {
                     out::line(&describe(name, &row))?;
                     rows.push(row);
@@ -197,12 +198,14 @@ fn describe(name: &str, row: &RunRow) -> String {
 fn explain(service: &Service, folder: &Path, reviews: &[ReviewRow]) -> Result<(), Fail> {
     out::line(&format!("\n{} reviews wait for you:\n", reviews.len()))?;
     for review in reviews {
-        let id = review.id.to_string();
-        out::line(&format!("  {}  {}", &id[..8], out::cut(&review.title, out::width().saturating_sub(12))))?;
+        out::line(&format!(
+            "  {}  {}",
+            short(review),
+            out::cut(&review.title, out::width().saturating_sub(12))
+        ))?;
     }
     let at = format!("--workspace {}", folder.display());
-    let example =
-        reviews.first().map_or_else(|| "ID".to_owned(), |review| review.id.to_string()[..8].to_owned());
+    let example = reviews.first().map_or_else(|| "ID".to_owned(), short);
     out::line(&format!(
         "\nDecide them from another terminal:\n\n  \
          steward reviews show {example} {at}\n  \
@@ -215,6 +218,12 @@ fn explain(service: &Service, folder: &Path, reviews: &[ReviewRow]) -> Result<()
         folder.join(".steward/token").display(),
         folder.join(".steward/outbox").display(),
     ))
+}
+
+/// The end of an id, as lists show it and commands take it.
+fn short(review: &ReviewRow) -> String {
+    let id = review.id.to_string();
+    id[id.len() - 8..].to_owned()
 }
 
 fn print_figures(args: &DemoArgs, figures: &Figures, since: Instant) -> Result<(), Fail> {

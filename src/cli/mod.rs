@@ -134,7 +134,10 @@ pub async fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(u8::try_from(help.exit_code()).unwrap_or(2));
         }
     };
-    telemetry::start();
+    telemetry::start(match steward.command {
+        Command::Up(_) => telemetry::SERVICE,
+        _ => telemetry::COMMAND,
+    });
     match Box::pin(dispatch(steward.command)).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(fail) => {

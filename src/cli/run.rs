@@ -88,10 +88,8 @@ async fn open(client: &Client, args: &RunArgs) -> Result<Reply, Fail> {
             let input = raw.map_or_else(|| Ok(json!({})), |raw| serde_json::from_slice(&raw));
             let input: Value =
                 input.map_err(|error| Fail::Usage(format!("the input is not JSON: {error}")))?;
-            let mut body = json!({"workflow": args.workflow, "input": input});
-            if args.untrusted {
-                body["label"] = json!("untrusted");
-            }
+            let label = if args.untrusted { "untrusted" } else { "owner" };
+            let body = json!({"workflow": args.workflow, "input": input, "label": label});
             let key = args.key.as_deref().map(|key| ("Idempotency-Key", key));
             client.post("/api/v1/runs", &body, key).await
         }

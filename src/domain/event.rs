@@ -308,10 +308,10 @@ pub enum ErrorKind {
     Unavailable,
     /// The other party asked to come back later.
     RateLimited,
-    /// Steward stopped in the middle.
-    Interrupted,
-    /// Somebody else changed the record first, or holds the same key.
+    /// Somebody else changed the record first.
     Conflict,
+    /// Another effect under way holds the same key.
+    KeyTaken,
     /// A template, parameter or output does not fit.
     Invalid,
     /// The other party said no for good.
@@ -329,9 +329,7 @@ impl ErrorKind {
     #[must_use]
     pub fn retryable(self) -> bool {
         match self {
-            Self::Timeout | Self::Unavailable | Self::RateLimited | Self::Interrupted | Self::Conflict => {
-                true
-            }
+            Self::Timeout | Self::Unavailable | Self::RateLimited | Self::Conflict | Self::KeyTaken => true,
             Self::Invalid | Self::Refused | Self::Denied | Self::Expired | Self::Internal => false,
         }
     }

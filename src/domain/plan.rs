@@ -20,6 +20,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::domain::action::{Action, Repeat};
+use crate::domain::digest::Digest;
 use crate::domain::event::{Event, ModelCall, Outcome, Proposal, StepError, Verdict};
 use crate::domain::ids::{EffectId, ReviewId, RunId, StepId};
 use crate::domain::label::Label;
@@ -63,6 +64,8 @@ pub struct Existing {
     pub effect: EffectId,
     /// Of which run.
     pub run: RunId,
+    /// What it does, exactly.
+    pub digest: Digest,
     /// What the connector answered, when it has succeeded.
     pub response: Option<Value>,
 }

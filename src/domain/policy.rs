@@ -81,6 +81,12 @@ pub struct Case<'a> {
 }
 
 impl Policy {
+    /// Whether the owner knows this address or URL, or the URL's host.
+    fn knows(&self, target: &str) -> bool {
+        let host = url::Url::parse(target).ok().and_then(|url| url.host_str().map(str::to_lowercase));
+        self.known.contains(&target.to_lowercase()) || host.is_some_and(|host| self.known.contains(&host))
+    }
+
     /// Judges one action. A rule that cannot be evaluated counts as a review, with the fault as its reason:
     /// a broken rule must never let something through.
     #[must_use]
@@ -127,7 +133,7 @@ fn structural(policy: &Policy, case: &Case<'_>) -> Vec<(Ruling, String)> {
             continue;
         };
         for value in values {
-            if !policy.known.contains(&value.to_lowercase()) {
+            if !policy.knows(value) {
                 let from = if label == Label::Untrusted { "something from outside" } else { "a model" };
                 found.push((
                     Ruling::Review,

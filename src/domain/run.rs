@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::domain::event::{Event, Opened, Outcome};
+use crate::domain::event::{ErrorKind, Event, Opened, Outcome};
 use crate::domain::ids::{RunId, StepId};
 use crate::domain::label::Label;
 use crate::domain::step::StepStatus;
@@ -42,6 +42,8 @@ pub struct StepRecord {
     pub attempt: u32,
     /// How many attempts failed.
     pub failures: u32,
+    /// How many attempts found their key taken.
+    pub waits: u32,
     /// How many reviews it opened.
     pub reviews: u32,
     /// How often its effect was repeated.
@@ -51,8 +53,15 @@ pub struct StepRecord {
 }
 
 impl StepRecord {
-    const NEW: Self =
-        Self { status: StepStatus::Pending, attempt: 0, failures: 0, reviews: 0, repeats: 0, cost_micros: 0 };
+    const NEW: Self = Self {
+        status: StepStatus::Pending,
+        attempt: 0,
+        failures: 0,
+        waits: 0,
+        reviews: 0,
+        repeats: 0,
+        cost_micros: 0,
+    };
 }
 
 /// An event that cannot follow what came before it: a fault in Steward or in the journal.
@@ -102,7 +111,7 @@ impl Run {
     /// Applies the next event.
     ///
     /// # Errors
-    /// When it cannot happen now; the run is then unchanged but for nothing.
+    /// When it cannot happen now; the run must then be loaded anew.
     pub fn apply(&mut self, event: &Event) -> Result<(), IllegalEvent> {
         if self.finished.is_some() {
             return Err(self.illegal(event, "finished"));
@@ -136,6 +145,7 @@ impl Run {
         }
         match event {
             Event::StepStarted { attempt, .. } => record.attempt = *attempt,
+            Event::AttemptFailed { error, .. } if error.kind == ErrorKind::KeyTaken => record.waits += 1,
             Event::AttemptFailed { .. } => record.failures += 1,
             Event::ReviewOpened(_) => record.reviews += 1,
             Event::EffectStarted { again: true, .. } => record.repeats += 1,

@@ -24,6 +24,8 @@ pub enum StepStatus {
         until: Timestamp,
         /// Why the last one failed.
         error: StepError,
+        /// What was approved and did not happen: the next attempt does the same.
+        approved: Option<Box<Proposal>>,
     },
     /// An action was proposed; policy has spoken, nothing is done yet.
     Proposed {
@@ -51,6 +53,11 @@ pub enum StepStatus {
     /// The connector has been called, or is about to be.
     Effecting {
         /// What is being done.
+        proposal: Box<Proposal>,
+    },
+    /// The effect did not happen; another attempt or the failure of the step is next.
+    Undone {
+        /// What did not happen.
         proposal: Box<Proposal>,
     },
     /// Nobody can tell whether the effect happened.
@@ -105,6 +112,7 @@ impl StepStatus {
             Self::Asking { .. } => "asking",
             Self::Decided { .. } => "decided",
             Self::Effecting { .. } => "effecting",
+            Self::Undone { .. } => "undone",
             Self::InDoubt { .. } => "in_doubt",
             Self::Effected { .. } => "effected",
             Self::Succeeded { .. } => "succeeded",
@@ -133,7 +141,10 @@ impl StepStatus {
             (Self::Pending | Self::Running | Self::Backoff { .. }, E::StepStarted { .. }) => Self::Running,
             (Self::Running, E::ModelCalled { .. }) => Self::Running,
             (Self::Running, E::AttemptFailed { error, retry_at, .. }) => {
-                Self::Backoff { until: *retry_at, error: error.clone() }
+                Self::Backoff { until: *retry_at, error: error.clone(), approved: None }
+            }
+            (Self::Undone { proposal }, E::AttemptFailed { error, retry_at, .. }) => {
+                Self::Backoff { until: *retry_at, error: error.clone(), approved: Some(proposal) }
             }
             (
                 Self::Pending | Self::Running | Self::Effected { .. },
@@ -151,6 +162,7 @@ impl StepStatus {
                 | Self::Running
                 | Self::Proposed { .. }
                 | Self::Decided { .. }
+                | Self::Undone { .. }
                 | Self::Backoff { .. },
                 E::StepFailed { error, .. },
             ) => Self::Failed { error: error.clone() },
@@ -191,8 +203,7 @@ impl StepStatus {
                 Self::Decided { ask: Ask::InDoubt, proposal: Some(proposal), .. },
                 E::EffectSucceeded { response, .. },
             ) => Self::Effected { response: response.clone(), effect: proposal.effect },
-            (Self::Effecting { .. }, E::EffectFailed { .. })
-            | (Self::Decided { ask: Ask::InDoubt, .. }, E::EffectFailed { .. }) => Self::Running,
+            (Self::Effecting { proposal }, E::EffectFailed { .. }) => Self::Undone { proposal },
             (Self::Effecting { proposal }, E::EffectUnknown { evidence, .. }) => {
                 Self::InDoubt { proposal, evidence: evidence.clone() }
             }

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::sync::LazyLock;
 
+use minijinja::value::Serde;
 use minijinja::{Environment, UndefinedBehavior};
 use serde_json::{Map, Value};
 
@@ -24,6 +25,7 @@ static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_fuel(Some(FUEL));
+    environment.remove_global("debug"); // it shows values without naming them
     environment
 });
 
@@ -57,17 +59,30 @@ impl TemplateError {
 
 /// The values a template may name, and where each came from.
 pub struct Scope<'a> {
-    context: minijinja::Value,
+    /// Made when the first template names something: most fixed values name nothing.
+    context: LazyLock<minijinja::Value, Box<dyn FnOnce() -> minijinja::Value + Send + 'a>>,
     label_of: Box<dyn Fn(&str) -> Label + Send + Sync + 'a>,
 }
 
 impl<'a> Scope<'a> {
     /// A scope over an object; `label_of` answers for a dotted path into it.
-    pub fn new(context: &Value, label_of: impl Fn(&str) -> Label + Send + Sync + 'a) -> Self {
-        Self {
-            context: minijinja::Value::from(minijinja::value::Serde(context)),
-            label_of: Box::new(label_of),
-        }
+    pub fn new(context: &'a Value, label_of: impl Fn(&str) -> Label + Send + Sync + 'a) -> Self {
+        Self::over(Box::new(move || minijinja::Value::from(Serde(context))), label_of)
+    }
+
+    /// A scope over an object that is made only when a template names something.
+    pub fn lazy(
+        context: impl FnOnce() -> Value + Send + 'a,
+        label_of: impl Fn(&str) -> Label + Send + Sync + 'a,
+    ) -> Self {
+        Self::over(Box::new(move || minijinja::Value::from(Serde(context()))), label_of)
+    }
+
+    fn over(
+        context: Box<dyn FnOnce() -> minijinja::Value + Send + 'a>,
+        label_of: impl Fn(&str) -> Label + Send + Sync + 'a,
+    ) -> Self {
+        Self { context: LazyLock::new(context), label_of: Box::new(label_of) }
     }
 
     /// Fills in one text.
@@ -154,6 +169,7 @@ pub fn paths(template: &Value, found: &mut BTreeSet<String>) -> Result<(), Templ
             let compiled =
                 ENVIRONMENT.template_from_str(text).map_err(|error| TemplateError::new(&error, text))?;
             found.extend(compiled.undeclared_variables(true));
+            mentioned(text, false, found);
         }
         Value::Array(items) => items.iter().try_for_each(|item| paths(item, found))?,
         Value::Object(map) => map.values().try_for_each(|item| paths(item, found))?,
@@ -170,6 +186,7 @@ pub fn expression_paths(expression: &str, found: &mut BTreeSet<String>) -> Resul
     let compiled =
         ENVIRONMENT.compile_expression(expression).map_err(|error| TemplateError::new(&error, expression))?;
     found.extend(compiled.undeclared_variables(true));
+    mentioned(expression, true, found);
     Ok(())
 }
 
@@ -188,9 +205,61 @@ pub fn lookup<'v>(value: &'v Value, path: &str) -> Option<&'v Value> {
     })
 }
 
+/// Adds every dotted path below a root that the code of a template spells out, whatever stands around it.
+/// minijinja's own report leaves some places out (a sliced value, a name that is set again): a label
+/// must not. Spelling is enough, for nothing reaches a root without its name.
+fn mentioned(text: &str, mut in_code: bool, found: &mut BTreeSet<String>) {
+    let is_name = |c: char| c.is_alphanumeric() || c == '_';
+    let (mut rest, mut before, only_code) = (text, ' ', in_code);
+    while let Some(c) = rest.chars().next() {
+        let mut length = c.len_utf8();
+        match c {
+            '{' if !in_code && (rest.starts_with("{{") || rest.starts_with("{%")) => {
+                (in_code, length) = (true, 2)
+            }
+            '}' | '%' if in_code && !only_code && (rest.starts_with("}}") || rest.starts_with("%}")) => {
+                (in_code, length) = (false, 2);
+            }
+            '"' | '\'' if in_code => length = literal(rest, c),
+            _ if in_code && is_name(c) => {
+                length = rest.find(|c: char| !is_name(c)).unwrap_or(rest.len());
+                if ROOTS.contains(&&rest[..length]) && before != '.' {
+                    length = rest.find(|c: char| !is_name(c) && c != '.').unwrap_or(rest.len());
+                    found.insert(rest[..length].trim_end_matches('.').to_owned());
+                }
+            }
+            _ => {}
+        }
+        if !c.is_whitespace() {
+            before = c;
+        }
+        rest = &rest[length..];
+    }
+}
+
+/// The names under which a run's values are reached.
+const ROOTS: [&str; 4] = ["input", "steps", "run", "workspace"];
+
+/// The length of a quoted text, its quotes included.
+fn literal(text: &str, quote: char) -> usize {
+    let mut escaped = false;
+    for (at, c) in text.char_indices().skip(1) {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            _ if c == quote => return at + c.len_utf8(),
+            _ => {}
+        }
+    }
+    text.len()
+}
+
 /// The expression of a text that is nothing but `{{ expression }}`.
 fn single_expression(text: &str) -> Option<&str> {
     let inner = text.trim().strip_prefix("{{")?.strip_suffix("}}")?;
+    // `{{-` and `-}}` trim what stands around the expression: here there is nothing.
+    let inner = inner.strip_prefix(['-', '+']).unwrap_or(inner);
+    let inner = inner.strip_suffix(['-', '+']).unwrap_or(inner);
     (!inner.contains("{{") && !inner.contains("}}") && !inner.contains("{%")).then_some(inner)
 }
 
@@ -215,7 +284,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn scope(context: &Value) -> Scope<'static> {
+    fn scope(context: &Value) -> Scope<'_> {
         Scope::new(context, |path| if path.starts_with("input") { Label::Untrusted } else { Label::Owner })
     }
 
@@ -253,6 +322,29 @@ mod tests {
             Label::Untrusted
         );
         assert_eq!(scope.label(&json!("{% set x = input %}{{ x.a }}")).unwrap(), Label::Untrusted);
+    }
+
+    #[test]
+    fn no_way_of_writing_a_template_hides_where_its_value_came_from() {
+        let context = json!({"input": {"a": "xyz", "list": [1, 2]}, "workspace": {"name": "x"}});
+        let scope = scope(&context);
+        for template in [
+            "{{ input.a[:2] }}",
+            "{{ input['a'][:2] }}",
+            "{% set input = input.a %}{{ input }}",
+            "{% with input = input.a %}{{ input }}{% endwith %}",
+            "{% filter replace('x', input.a) %}x{% endfilter %}",
+            "{%- for x in input.list -%}{{ x }}{%- endfor -%}",
+            "{{- input . a -}}",
+            "{{ workspace.name if input.a else workspace.name }}",
+        ] {
+            assert_eq!(scope.label(&json!(template)).unwrap(), Label::Untrusted, "{template}");
+        }
+        for template in ["input.a", "{{ workspace.name }} input.a", "{{ 'input.a' ~ workspace.name }}"] {
+            assert_eq!(scope.label(&json!(template)).unwrap(), Label::Owner, "{template}");
+        }
+        assert_eq!(scope.fill(&json!("{{- input.a -}}")).unwrap(), json!("xyz"));
+        assert!(scope.text("{{ debug() }}").is_err());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What the owner wrote, resolved and immutable. A [`Version`] holds a workflow *and* the agents it
 //! uses, so its digest pins everything a run depends on that lives in the owner's files.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -69,14 +70,17 @@ impl Step {
         self.name.as_deref().unwrap_or(self.id.as_str())
     }
 
-    /// Every template this step fills in when it begins: its parameters, then its key and confidence.
-    pub fn templates(&self) -> impl Iterator<Item = &Value> {
+    /// Every template this step fills in when it begins: its parameters and its key, or its question.
+    #[must_use]
+    pub fn templates(&self) -> Vec<Cow<'_, Value>> {
         match &self.kind {
-            StepKind::Agent(agent) => Some(&agent.with),
-            StepKind::Action(action) => Some(&action.with),
-            StepKind::Review(_) => None,
+            StepKind::Agent(agent) => vec![Cow::Borrowed(&agent.with)],
+            StepKind::Action(action) => {
+                let key = action.dedupe.iter().map(|key| Cow::Owned(Value::String(key.clone())));
+                std::iter::once(Cow::Borrowed(&action.with)).chain(key).collect()
+            }
+            StepKind::Review(review) => vec![Cow::Owned(Value::String(review.ask.clone()))],
         }
-        .into_iter()
     }
 }
 

@@ -65,6 +65,16 @@ impl Walk<'_> {
         }
     }
 
+    /// A call that the step's own time ended is told like any other that got no answer.
+    pub(crate) fn too_late(&mut self, name: &str) -> ModelError {
+        let why = "the step's time was up before it answered";
+        let error = ModelError::new(Kind::Timeout, why);
+        self.next_try();
+        let call = Outcome { result: Err(error.clone()), took: Duration::ZERO };
+        self.told(name, None, &call, why.to_owned());
+        error
+    }
+
     /// A model that cannot even be tried is told like a try, so that the journal shows why.
     fn cannot(&mut self, name: &str, why: &str) -> ModelError {
         let error = ModelError::new(Kind::Inapplicable, why);

@@ -22,6 +22,8 @@ pub(crate) struct Walk<'a> {
     pub(crate) agent: &'a Agent,
     pub(crate) with: &'a Value,
     label: Label,
+    /// When the step's time is up: no provider is waited for after that, the rest of the chain still counts.
+    deadline: Instant,
     tried: &'a (dyn Fn(ModelCall) + Send + Sync),
     /// The latest try; told once another one begins, returned when none does.
     latest: Option<ModelCall>,
@@ -36,9 +38,21 @@ impl<'a> Walk<'a> {
         agent: &'a Agent,
         with: &'a Value,
         label: Label,
+        limit: Duration,
         tried: &'a (dyn Fn(ModelCall) + Send + Sync),
     ) -> Self {
-        Self { models, agent, with, label, tried, latest: None, failures: Vec::new(), verdict: None }
+        let deadline = Instant::now() + limit;
+        Self {
+            models,
+            agent,
+            with,
+            label,
+            deadline,
+            tried,
+            latest: None,
+            failures: Vec::new(),
+            verdict: None,
+        }
     }
 
     /// Walks from the first model to the last.
@@ -53,7 +67,7 @@ impl<'a> Walk<'a> {
                 "owner" => return (self.latest.take(), Answer::Owner { reasons: self.reasons() }),
                 "encoder" => self.ask_encoder().await,
                 "canned" => self.ask_canned().await,
-                name => self.ask_remote(name).await,
+                name => self.ask_in_time(name).await,
             };
             match answer {
                 Ok(answer) => return (self.latest, answer),
@@ -61,6 +75,16 @@ impl<'a> Walk<'a> {
             }
         }
         (self.latest.take(), Answer::Failed(self.failure()))
+    }
+
+    async fn ask_in_time(&mut self, name: &str) -> Result<Answer, ModelError> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if !left.is_zero()
+            && let Ok(answer) = tokio::time::timeout(left, self.ask_remote(name)).await
+        {
+            return answer;
+        }
+        Err(self.too_late(name))
     }
 
     async fn ask_encoder(&mut self) -> Result<Answer, ModelError> {

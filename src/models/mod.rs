@@ -27,6 +27,7 @@ mod wire;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ractor::ActorCell;
 use serde_json::Value;
@@ -138,15 +139,17 @@ impl Models {
     /// Asks an agent: walks its tier from the first model to the last. Every try but the last is
     /// told through `tried` as soon as the next begins; the last comes back with the answer.
     /// A model that was passed over counts as a try, its outcome says why. `label` is where
-    /// `with` came from. Dropping the future ends whatever is under way.
+    /// `with` came from. No provider is waited for beyond `limit`; what needs none comes after it all
+    /// the same. Dropping the future ends whatever is under way.
     pub async fn answer(
         &self,
         agent: &Agent,
         with: &Value,
         label: Label,
+        limit: Duration,
         tried: &(dyn Fn(ModelCall) + Send + Sync),
     ) -> (Option<ModelCall>, Answer) {
-        Walk::new(&self.0, agent, with, label, tried).run().await
+        Walk::new(&self.0, agent, with, label, limit, tried).run().await
     }
 
     /// Stops the gateways; calls under way end as unavailable.

@@ -67,8 +67,26 @@ impl Schemas {
 /// # Errors
 /// What does not fit, as one line; or that the schema is none.
 pub fn validate(schema: &Value, value: &Value) -> Result<(), String> {
+    storable(value)?;
     static SCHEMAS: LazyLock<Schemas> = LazyLock::new(Schemas::new);
     SCHEMAS.check(schema, value).map_err(|error| error.to_string())
+}
+
+/// Whether the database can keep a value: PostgreSQL's `jsonb` takes no U+0000.
+///
+/// # Errors
+/// That it cannot, as one line.
+pub fn storable(value: &Value) -> Result<(), String> {
+    let sound = match value {
+        Value::String(text) => !text.contains('\0'),
+        Value::Array(items) => return items.iter().try_for_each(storable),
+        Value::Object(map) => {
+            map.values().try_for_each(storable)?;
+            !map.keys().any(|key| key.contains('\0'))
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => true,
+    };
+    if sound { Ok(()) } else { Err("it contains the character U+0000, which cannot be kept".into()) }
 }
 
 fn problem(error: &jsonschema::ValidationError<'_>) -> String {

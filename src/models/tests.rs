@@ -29,6 +29,9 @@ struct Setup {
     config: Config,
 }
 
+/// Longer than anything here takes.
+const LIMIT: std::time::Duration = std::time::Duration::from_secs(120);
+
 impl Setup {
     fn new(urls: &[&url::Url]) -> Self {
         let mut config = Config::default();
@@ -75,7 +78,7 @@ fn agent(more: Value) -> Agent {
 async fn ask_as(models: &Models, agent: &Agent, with: Value, label: Label) -> (Vec<ModelCall>, Answer) {
     let told = Mutex::new(Vec::new());
     let tell = |call| told.lock().unwrap().push(call);
-    let asked = models.answer(agent, &with, label, &tell);
+    let asked = models.answer(agent, &with, label, LIMIT, &tell);
     let (last, answer) = tokio::time::timeout(LIMIT, asked).await.expect("an answer in time");
     let mut calls = told.into_inner().unwrap();
     calls.extend(last);

@@ -1,6 +1,7 @@
 //! The work of an agent step: ask the models of its tier, in their order, within the step's time.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ractor::ActorRef;
 use serde_json::Value;
@@ -12,6 +13,9 @@ use crate::domain::workflow::{Step, StepKind, Version};
 use crate::orchestrator::engine::Engine;
 use crate::orchestrator::failpoint;
 use crate::orchestrator::run;
+
+/// What the models that need no provider get when the providers have used the step's time up.
+const GRACE: Duration = Duration::from_secs(15);
 
 /// Asks the agent of `step`; each model that fails is told to the run as it happens.
 pub(super) async fn ask(
@@ -33,8 +37,8 @@ pub(super) async fn ask(
     let tried = |call| {
         let _ = run.cast(run::Msg::Learn(Box::new(Stimulus::Tried(step.id.clone(), call))));
     };
-    let asked = engine.models.answer(agent, &with, label, &tried);
-    let (call, answer) = match tokio::time::timeout(step.timeout.0, asked).await {
+    let asked = engine.models.answer(agent, &with, label, step.timeout.0, &tried);
+    let (call, answer) = match tokio::time::timeout(step.timeout.0 + GRACE, asked).await {
         Ok(answered) => answered,
         Err(_) => {
             let message = format!("no answer within {}", step.timeout);

@@ -57,8 +57,15 @@ impl Actor for Clock {
                 *busy = true;
                 let (engine, supervisor) = (self.engine.clone(), self.supervisor.clone());
                 tokio::spawn(async move {
-                    if let Err(error) = tick(&engine).await {
-                        tracing::warn!(%error, "the clock's work failed; the next tick tries again");
+                    let work = tokio::spawn(async move { tick(&engine).await });
+                    match work.await {
+                        Ok(Ok(())) => {}
+                        Ok(Err(error)) => {
+                            tracing::warn!(%error, "the clock's work failed; the next tick tries again")
+                        }
+                        Err(crash) => {
+                            tracing::error!(%crash, "the clock's work crashed; the next tick tries again")
+                        }
                     }
                     let _ = supervisor.cast(supervisor::Msg::Wake(None));
                     let _ = myself.cast(Msg::Done);

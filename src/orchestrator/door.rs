@@ -143,23 +143,28 @@ impl Door {
         };
         let head = entry.hash;
         let node = (self.in_motion() < supervisor::MAX_IN_MOTION).then_some(engine.node);
-        let opened = engine
-            .journal
-            .open(Open {
-                run,
-                workflow: request.workflow,
-                version: row.digest,
-                title,
-                trigger: request.trigger.to_owned(),
-                key,
-                node,
-                entry,
-            })
-            .await?;
+        let open = Open {
+            run,
+            workflow: request.workflow,
+            version: row.digest,
+            title,
+            trigger: request.trigger.to_owned(),
+            key,
+            node,
+            entry,
+        };
+        let loaded = Loaded { run: Run::open(run, input, at), head };
+        let begin = Begin { engine: engine.clone(), loaded, version: row, fresh: true };
+        // In a task of its own: an asker who hangs up must not leave a durable run that nobody begins.
+        let committed = tokio::spawn(self.clone().commit(open, begin));
+        committed.await.map_err(|_| OpenError::Stopping)?
+    }
+
+    async fn commit(self, open: Open, begin: Begin) -> Result<Opened, OpenError> {
+        let (run, is_ours) = (open.run, open.node.is_some());
+        let opened = self.engine.journal.open(open).await?;
         failpoint::hit(failpoint::RUN_OPENED);
-        if opened == Opened::New(run) && node.is_some() {
-            let loaded = Loaded { run: Run::open(run, input, at), head };
-            let begin = Begin { engine: engine.clone(), loaded, version: row, fresh: true };
+        if opened == Opened::New(run) && is_ours {
             let _ = self.supervisor.cast(supervisor::Msg::Opened(Box::new(begin)));
         }
         Ok(opened)
@@ -174,6 +179,15 @@ impl Door {
     #[must_use]
     pub fn in_motion(&self) -> usize {
         self.engine.in_motion.load(Ordering::Relaxed)
+    }
+
+    /// Waits until a part that the node cannot do without has ended by itself; says which.
+    pub async fn ended(&self) -> &'static str {
+        tokio::select! {
+            _ = self.supervisor.wait(None) => "supervisor",
+            _ = self.clock.wait(None) => "clock",
+            () = self.engine.journal.ended() => "journal",
+        }
     }
 
     /// Stops in order: no new runs, no new claims, a bounded wait for what is in motion, then the lease.

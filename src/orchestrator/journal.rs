@@ -6,9 +6,10 @@
 
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{join_all, select_all};
 use ractor::{Actor, ActorProcessingErr, ActorRef, SpawnErr};
 use tokio::sync::oneshot;
+use tokio::task::JoinError;
 use tokio_postgres::Config;
 
 use crate::domain::ids::{NodeId, RunId};
@@ -16,9 +17,9 @@ use crate::store::StoreError;
 use crate::store::journal::writer::{Landed, Writer, refused};
 use crate::store::journal::{Commit, CommitError, Open, Opened};
 
-/// Writers per node, each with a connection of its own. Two keep PostgreSQL busy while one
-/// encodes; more would split the batches that make the speed.
-const WRITERS: usize = 2;
+/// Writers per node, each with a connection of its own: while some wait for the disk the others keep
+/// the processors busy. More would split the batches that make the speed.
+const WRITERS: usize = 4;
 
 /// The most transitions in one statement: beyond that a statement's own work outweighs what is shared.
 const MAX_BATCH: usize = 256;
@@ -71,6 +72,12 @@ impl Journal {
         &self.writers[slot]
     }
 
+    /// Waits until a writer has ended.
+    pub async fn ended(&self) {
+        let waits = self.writers.iter().map(|writer| Box::pin(writer.wait(None)));
+        let _ = select_all(waits).await;
+    }
+
     /// Stops the writers once everything that waits is written.
     pub async fn stop(&self, grace: Duration) {
         join_all(self.writers.iter().map(|writer| writer.drain_and_wait(Some(grace)))).await;
@@ -85,6 +92,8 @@ pub enum Msg {
     Open(Box<Open>, oneshot::Sender<Result<Opened, StoreError>>),
     /// The batch on its way is done; the writer comes back.
     Written(Box<Writer>),
+    /// Writing crashed, and took the writer with it.
+    Crashed(JoinError),
 }
 
 struct JournalActor;
@@ -128,6 +137,7 @@ impl Actor for JournalActor {
             Msg::Commit(commit, done) => state.waiting.commits.push((*commit, done)),
             Msg::Open(open, done) => state.waiting.opens.push((*open, done)),
             Msg::Written(writer) => state.writer = Some(writer),
+            Msg::Crashed(error) => return Err(error.into()), // the node ends and starts anew
         }
         state.flush(&myself);
         Ok(())
@@ -160,9 +170,12 @@ impl State {
             opens: self.waiting.opens.drain(..opens).collect(),
         };
         let (config, node, myself) = (self.config.clone(), self.node, myself.clone());
-        tokio::spawn(async move {
+        let writing = tokio::spawn(async move {
             write(&mut writer, &config, node, batch).await;
-            let _ = myself.cast(Msg::Written(writer));
+            writer
+        });
+        tokio::spawn(async move {
+            let _ = myself.cast(writing.await.map_or_else(Msg::Crashed, Msg::Written));
         });
     }
 }

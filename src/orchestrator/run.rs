@@ -32,6 +32,9 @@ use crate::store::workflows::VersionRow;
 /// A run that is due within this time stays in memory; a longer sleep gives it back to the database.
 const NAP: SignedDuration = SignedDuration::from_secs(3);
 
+/// The pause before a question to a database that did not answer is asked again.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
 /// What a run actor is told.
 pub enum Msg {
     /// Something happened to it.
@@ -42,7 +45,9 @@ pub enum Msg {
     Heard(Result<Inbox, StoreError>),
     /// The transition on its way is durable, or refused.
     Committed(Result<(), CommitError>),
-    /// Who holds the key that the transition on its way wanted.
+    /// A transition was refused because of this key: find out who holds it.
+    AskHolder(EffectKey),
+    /// Who holds the key.
     KeyHolder(EffectKey, Result<Option<Existing>, StoreError>),
 }
 
@@ -130,10 +135,15 @@ impl Actor for RunActor {
         match msg {
             Msg::Learn(stimulus) => state.learnt.push(*stimulus),
             Msg::Listen => return Ok(state.listen(&myself)),
-            Msg::Heard(inbox) => state.hear(inbox?),
+            Msg::Heard(Ok(inbox)) => state.hear(inbox),
+            Msg::Heard(Err(error)) => return state.ask_again(&myself, error, || Msg::Listen),
             Msg::Committed(Ok(())) => state.accepted(&myself).await?,
             Msg::Committed(Err(refusal)) => return state.refused(&myself, refusal),
-            Msg::KeyHolder(key, holder) => state.learn_holder(key, holder?),
+            Msg::KeyHolder(key, Ok(holder)) => state.learn_holder(key, holder),
+            Msg::KeyHolder(key, Err(error)) => {
+                return state.ask_again(&myself, error, move || Msg::AskHolder(key.clone()));
+            }
+            Msg::AskHolder(key) => return Ok(state.ask_holder(&myself, key)),
         }
         Ok(state.advance(&myself).await?)
     }
@@ -192,6 +202,29 @@ impl State {
             StepStatus::Effecting { .. } => Stimulus::Effect(step, EffectResult::Unknown(message)),
             _ => Stimulus::Answered(step, None, Answer::Failed(StepError::new(ErrorKind::Internal, message))),
         });
+    }
+
+    fn ask_holder(&self, myself: &ActorRef<Msg>, key: EffectKey) {
+        let (engine, myself) = (self.engine.clone(), myself.clone());
+        tokio::spawn(async move {
+            let holder = engine.store.key_holder(&key).await;
+            let _ = myself.cast(Msg::KeyHolder(key, holder));
+        });
+    }
+
+    /// A database that does not answer for a while is no fault of the run: ask again in a moment.
+    fn ask_again(
+        &self,
+        myself: &ActorRef<Msg>,
+        error: StoreError,
+        question: impl Fn() -> Msg + Send + 'static,
+    ) -> Result<(), ActorProcessingErr> {
+        if !error.retryable() {
+            return Err(error.into());
+        }
+        tracing::warn!(run = %self.run.id, %error, "a run cannot ask the database; it asks again");
+        myself.send_after(ASK_AGAIN, question);
+        Ok(())
     }
 
     fn learn_holder(&mut self, key: EffectKey, holder: Option<Existing>) {
@@ -285,11 +318,7 @@ impl State {
             }
             CommitError::KeyTaken(key) => {
                 self.plan_again(way);
-                let (engine, myself) = (self.engine.clone(), myself.clone());
-                tokio::spawn(async move {
-                    let holder = engine.store.key_holder(&key).await;
-                    let _ = myself.cast(Msg::KeyHolder(key, holder));
-                });
+                self.ask_holder(myself, key);
                 Ok(())
             }
             CommitError::Store(error) => Err(error.into()),

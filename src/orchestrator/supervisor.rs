@@ -29,6 +29,9 @@ pub const MAX_IN_MOTION: usize = 4096;
 /// The most runs taken by one claim: enough to keep a node busy until the next one.
 const CLAIM: i64 = 256;
 
+/// Every how many polls the node looks for runs it owns but does not move: a rare fault, a cheap look.
+const SWEEP_EVERY: u32 = 5;
+
 /// After this many crashes of its actor a run is parked: what crashed so often will crash again.
 const MAX_CRASHES: i16 = 5;
 
@@ -43,6 +46,8 @@ pub enum Msg {
     Wake(Option<RunId>),
     /// Runs this node has taken.
     Claimed(Result<Vec<RunId>, StoreError>),
+    /// Runs that name this node as their owner.
+    Owned(Result<Vec<RunId>, StoreError>),
     /// A taken run, loaded.
     Loaded(RunId, Result<Box<(Loaded, Arc<VersionRow>)>, StoreError>),
     /// Take nothing more.
@@ -62,6 +67,10 @@ pub struct State {
     by_actor: HashMap<ActorId, RunId>,
     /// Runs that got a hint while their actor may already have been on its way out.
     hinted: HashSet<RunId>,
+    /// Runs that this node owned at the last sweep without having them in motion.
+    suspects: HashSet<RunId>,
+    /// Hints since the last sweep.
+    polls: u32,
     /// A claim is under way.
     claiming: bool,
     /// Another claim is wanted once it is done.
@@ -87,6 +96,7 @@ impl Actor for Supervisor {
         match msg {
             Msg::Opened(begin) => self.begin(&myself, state, *begin).await,
             Msg::Wake(run) => self.wake(&myself, state, run),
+            Msg::Owned(owned) => self.sweep(state, owned),
             Msg::Claimed(claimed) => self.claimed(&myself, state, claimed),
             Msg::Loaded(run, loaded) => self.loaded(&myself, state, run, loaded).await,
             Msg::Close => state.closed = true,
@@ -135,7 +145,38 @@ impl Supervisor {
             state.hinted.insert(run);
             let _ = actor.cast(run::Msg::Listen);
         }
+        if run.is_none() {
+            state.polls += 1;
+            if state.polls >= SWEEP_EVERY {
+                state.polls = 0;
+                let (engine, myself) = (self.engine.clone(), myself.clone());
+                tokio::spawn(async move {
+                    let _ = myself.cast(Msg::Owned(engine.store.runs_of(engine.node).await));
+                });
+            }
+        }
         self.claim(myself, state);
+    }
+
+    /// Gives back what this node owns but does not move: its answer was lost, or loading it failed. A run
+    /// is suspect at one sweep and given back at the next, so that those on their way are spared.
+    fn sweep(&self, state: &mut State, owned: Result<Vec<RunId>, StoreError>) {
+        let Ok(owned) = owned else { return };
+        let idle: HashSet<RunId> = owned.into_iter().filter(|run| !state.runs.contains_key(run)).collect();
+        let (lost, suspects) = idle.into_iter().partition(|run| state.suspects.contains(run));
+        state.suspects = suspects;
+        let lost: Vec<RunId> = HashSet::into_iter(lost).collect();
+        if lost.is_empty() {
+            return;
+        }
+        tracing::warn!(runs = lost.len(), "runs of this node were not in motion; they are due again");
+        let engine = self.engine.clone();
+        tokio::spawn(async move {
+            for run in lost {
+                // What fails now is found again by the next sweep.
+                let _ = engine.store.release(engine.node, run, engine.now()).await;
+            }
+        });
     }
 
     fn claim(&self, myself: &ActorRef<Msg>, state: &mut State) {
@@ -197,13 +238,20 @@ impl Supervisor {
                 )
                 .await;
             }
+            // No fault of the run: the sweep gives it back.
+            Err(error) if error.retryable() => {
+                tracing::warn!(%run, %error, "a run that is due cannot be loaded now");
+            }
             Err(error) => self.crashed(run, error.to_string()),
         }
     }
 
     fn ended(&self, myself: &ActorRef<Msg>, state: &mut State, actor: ActorId, crash: Option<String>) {
         let Some(run) = state.by_actor.remove(&actor) else { return };
-        state.runs.remove(&run);
+        // The run may have been taken again already, by an actor that is not the one that ended.
+        if state.runs.get(&run).is_some_and(|current| current.get_id() == actor) {
+            state.runs.remove(&run);
+        }
         if let Some(error) = crash {
             self.crashed(run, error);
         }
@@ -236,7 +284,7 @@ async fn give_back(engine: &Engine, run: RunId, error: &str) -> Result<(), Store
     if crashes >= MAX_CRASHES {
         return park(engine, run, &format!("its actor crashed {crashes} times, at last with: {error}")).await;
     }
-    let pause = CRASH_PAUSE.saturating_mul(1 << crashes.clamp(0, 10));
+    let pause = CRASH_PAUSE.saturating_mul(1 << (crashes - 1).clamp(0, 10));
     let wake_at = engine.now().saturating_add(pause).unwrap_or_else(|_| engine.now());
     engine.store.release(engine.node, run, wake_at).await
 }
@@ -261,8 +309,16 @@ async fn park(engine: &Engine, run: RunId, reason: &str) -> Result<(), StoreErro
         heard: Vec::new(),
         at,
     };
+    let store = engine.store.clone();
     let done = move |result| match result {
-        Ok(()) => tracing::error!(%run, "the run is parked: it needs a look"),
+        Ok(()) => {
+            tracing::error!(%run, "the run is parked: it needs a look");
+            tokio::spawn(async move {
+                if let Err(error) = store.withdraw_all(run).await {
+                    tracing::error!(%run, %error, "a parked run's open questions could not be withdrawn");
+                }
+            });
+        }
         Err(error) => tracing::error!(%run, %error, "the run could not be parked"),
     };
     engine.journal.commit(commit, Box::new(done));

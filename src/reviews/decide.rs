@@ -99,6 +99,7 @@ pub async fn decide(
     if about != row.digest {
         return Err(DecideRefusal::OtherDigest { given: about, expected: row.digest });
     }
+    schema::storable(&serde_json::json!(verdict)).map_err(DecideRefusal::BadAnswer)?;
     fits(row.question.ask, row.question.form.is_some(), &verdict)?;
     match &verdict {
         Verdict::Answered { answer } => fits_form(row.question.form.as_ref(), answer)?,

@@ -48,17 +48,21 @@ impl Store {
         let client = self.client().await?;
         let statement = client
             .prepare_cached(
-                "select id, run_id, case when status = 'succeeded' then coalesce(response, 'null'::jsonb) end
+                "select id, run_id, digest, case when status = 'succeeded' then coalesce(response, 'null'::jsonb) end
                  from effects where action = $1 and dedupe_key = $2
                    and status in ('proposed', 'started', 'succeeded', 'unknown', 'compensated')",
             )
             .await?;
         let row = client.query_opt(&statement, &[&key.action, &key.key]).await?;
-        Ok(row.map(|row| Existing {
-            effect: EffectId(row.get(0)),
-            run: RunId(row.get(1)),
-            response: row.get(2),
-        }))
+        row.map(|row| {
+            Ok(Existing {
+                effect: EffectId(row.get(0)),
+                run: RunId(row.get(1)),
+                digest: digest(&row, 2)?,
+                response: row.get(3),
+            })
+        })
+        .transpose()
     }
 
     /// The effects of one run, in the order they were proposed.

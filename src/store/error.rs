@@ -67,8 +67,11 @@ impl From<tokio_postgres::Error> for StoreError {
         ];
         match db.constraint() {
             _ if passing.contains(db.code()) => Self::Unavailable(db.message().to_owned()),
-            Some(constraint) => Self::Constraint { constraint: constraint.to_owned() },
-            None => Self::Statement(format!("{} ({})", db.message(), db.code().code())),
+            // Class 23: integrity. Other errors may name a constraint too, such as a key too long for its index.
+            Some(constraint) if db.code().code().starts_with("23") => {
+                Self::Constraint { constraint: constraint.to_owned() }
+            }
+            _ => Self::Statement(format!("{} ({})", db.message(), db.code().code())),
         }
     }
 }

@@ -72,7 +72,8 @@ pub enum DecideError {
 }
 
 impl Store {
-    /// Decides a review about exactly `digest` and wakes its run, in one statement.
+    /// Decides a review about exactly `digest` and wakes its run, in one statement. The run's row is
+    /// locked first, as in the group commit: two that lock in the same order cannot wait for each other.
     ///
     /// # Errors
     /// See [`DecideError`].
@@ -86,9 +87,11 @@ impl Store {
         let client = self.client().await?;
         let statement = client
             .prepare_cached(
-                "with decided as (
+                "with locked as (
+                     select id from runs where id = (select run_id from reviews where id = $1) for update),
+                 decided as (
                      update reviews set status = $3, verdict = $4, decided_by = $5, decided_at = now()
-                     where id = $1 and digest = $2 and status = 'open'
+                     where id = $1 and digest = $2 and status = 'open' and run_id in (select id from locked)
                      returning run_id),
                  told as (
                      insert into inbox (run_id, topic, data)

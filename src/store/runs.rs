@@ -97,6 +97,30 @@ impl Store {
         Ok(())
     }
 
+    /// The runs that name a node as their owner.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn runs_of(&self, node: NodeId) -> Result<Vec<RunId>, StoreError> {
+        let client = self.client().await?;
+        let statement = client.prepare_cached("select id from runs where node = $1").await?;
+        Ok(client.query(&statement, &[&node.0]).await?.iter().map(|row| RunId(row.get(0))).collect())
+    }
+
+    /// Withdraws the open questions of a run that ended without being able to: it was parked.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn withdraw_all(&self, run: RunId) -> Result<(), StoreError> {
+        let client = self.client().await?;
+        let statement = "
+            with proposals as (update effects set status = 'withdrawn', ended_at = now()
+                               where run_id = $1 and status = 'proposed')
+            update reviews set status = 'superseded', decided_at = now() where run_id = $1 and status = 'open'";
+        client.execute(statement, &[&run.0]).await?;
+        Ok(())
+    }
+
     /// Counts one more crash of a run's actor; gives the count.
     ///
     /// # Errors
@@ -227,7 +251,10 @@ impl Store {
     /// When the database does not answer.
     pub async fn free_runs_of_lost_nodes(&self) -> Result<u64, StoreError> {
         let client = self.client().await?;
-        let lost = client.query("select id from nodes where lease_until < now()", &[]).await?;
+        let statement = "select id from nodes where lease_until < now()
+            union select distinct node from runs
+            where node is not null and not exists (select from nodes n where n.id = runs.node)";
+        let lost = client.query(statement, &[]).await?;
         let mut freed = 0;
         for row in lost {
             let node: Uuid = row.get(0);

@@ -1,5 +1,6 @@
 //! Versions of workflows: immutable, numbered as they first appear.
 
+use serde_json::Value;
 use tokio_postgres::Row;
 
 use crate::domain::digest::Digest;
@@ -7,6 +8,9 @@ use crate::domain::ids::WorkflowName;
 use crate::domain::workflow::{Stage, Version};
 use crate::store::journal::read::digest;
 use crate::store::{Store, StoreError};
+
+/// More nodes than ever start at the same moment.
+const NUMBERING_TRIES: usize = 16;
 
 /// A version with how far it is trusted.
 #[derive(Clone, PartialEq, Debug)]
@@ -29,14 +33,32 @@ impl Store {
     pub async fn keep_version(&self, version: &Version) -> Result<VersionRow, StoreError> {
         let key = version.digest();
         let definition = serde_json::to_value(version).map_err(|e| StoreError::corrupt("a version", e))?;
+        // Two nodes with different new files may draw the same number: the later one draws again.
+        for _ in 0..NUMBERING_TRIES {
+            match self.insert_version(version, key, &definition).await {
+                Err(StoreError::Constraint { constraint }) if constraint == "workflow_versions_number" => {}
+                inserted => {
+                    inserted?;
+                    break;
+                }
+            }
+        }
+        self.version(key).await?.ok_or_else(|| StoreError::corrupt("a version", "it was not kept"))
+    }
+
+    async fn insert_version(
+        &self,
+        version: &Version,
+        key: Digest,
+        definition: &Value,
+    ) -> Result<(), StoreError> {
         let client = self.client().await?;
         let statement = "
             insert into workflow_versions (digest, workflow, version, definition)
             select $1, $2, coalesce(max(version), 0) + 1, $3 from workflow_versions where workflow = $2
             on conflict on constraint workflow_versions_pk do nothing";
-        client.execute(statement, &[&&key.0[..], &version.workflow.as_str(), &definition]).await?;
-        drop(client);
-        self.version(key).await?.ok_or_else(|| StoreError::corrupt("a version", "it was not kept"))
+        client.execute(statement, &[&&key.0[..], &version.workflow.as_str(), definition]).await?;
+        Ok(())
     }
 
     /// The version of that digest.

@@ -42,8 +42,8 @@ pub const MAX_ADDRESSES: usize = 100;
 pub const MAX_ATTACHMENTS: usize = 100;
 /// The longest address accepted, bytes: 64 before the sign and 255 after it (RFC 5321).
 const MAX_ADDRESS: usize = 320;
-/// The longest message id accepted, bytes: one line.
-const MAX_ID: usize = 998;
+/// The longest message id taken as it is, bytes: several times the usual ones, and short enough for every key made from it.
+const MAX_ID: usize = 250;
 
 /// One email, decoded, as a workflow sees it. Everything in it is the sender's claim: untrusted.
 ///

@@ -145,7 +145,10 @@ where
         if let Err(error) = take(folder, file, &deliver).await {
             tracing::warn!(file = %file.path.display(), %error, "a message stays in the inbox for now");
             left.pause = true;
-            return left;
+            match error {
+                Stays::ForNow(_) => return left, // nobody can be taken in now
+                Stays::Io(_) => continue,        // this one file: the others are not its fault
+            }
         }
         left.seen.remove(&file.path);
     }

@@ -69,7 +69,10 @@ async fn an_email_becomes_an_approved_reply() {
     // The mail goes out once, and its bytes are exactly what was approved.
     app.run_that_is(&run, &["succeeded"]).await;
     let [sent] = &mail.accepted()[..] else { panic!("one mail, not {}", mail.accepted().len()) };
-    assert_eq!((sent.from.as_str(), &sent.to[..]), ("mara@harbourandpine.example", &[email.from.clone()][..]));
+    assert_eq!(
+        (sent.from.as_str(), &sent.to[..]),
+        ("mara@harbourandpine.example", &[email.from.clone()][..])
+    );
     assert_eq!(approved_digest(&sent.bytes, &review), review["digest"].as_str().unwrap());
     let shown = app.get(&format!("/api/v1/runs/{run}")).await;
     let effects = shown["effects"].as_array().unwrap();

@@ -53,7 +53,9 @@ impl Answer {
         match status {
             200..=299 => Ok(self.response()),
             429 => Err(Trouble::Untouched(error(ErrorKind::RateLimited, "asks to come back later"))),
-            408 | 425 | 503 => Err(Trouble::Untouched(error(ErrorKind::Unavailable, "cannot answer now"))),
+            425 => Err(Trouble::Untouched(error(ErrorKind::Unavailable, "cannot answer now"))),
+            // A proxy answers 503 and 408 too, after the request has gone through.
+            408 => Err(Trouble::Lost(error(ErrorKind::Unavailable, "gave up waiting"))),
             500..=599 => Err(Trouble::Lost(error(ErrorKind::Unavailable, "failed"))),
             _ => Err(Trouble::Untouched(error(ErrorKind::Refused, "refuses"))),
         }

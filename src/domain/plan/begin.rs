@@ -10,6 +10,7 @@ use crate::domain::duration::Span;
 use crate::domain::event::{Artifact, Ask, ErrorKind, Event, Proposal, Question, StepError};
 use crate::domain::ids::{EffectId, ReviewId, StepId};
 use crate::domain::label::Label;
+use crate::domain::plan::decide::judge_edit;
 use crate::domain::plan::{EffectKey, IN_DOUBT_CHOICES, Planner, Task};
 use crate::domain::policy::{Case, Ruling};
 use crate::domain::run::IllegalEvent;
@@ -20,6 +21,12 @@ use crate::domain::workflow::{ActionStep, AgentStep, ReviewSpec, ReviewStep, Ste
 /// How long to wait before looking again at an effect of another run that holds the same key:
 /// it is often a review that the owner has yet to decide.
 const KEY_TAKEN_PAUSE: Span = Span::secs(30);
+
+/// How often that pause doubles: at most every half hour, as long as it takes.
+const KEY_TAKEN_DOUBLINGS: u32 = 6;
+
+/// The longest key, bytes: it has to fit an index.
+const MAX_KEY: usize = 500;
 
 /// The most artifacts shown with a review: what a person takes in at a glance.
 const MAX_ARTIFACTS: usize = 5;
@@ -47,7 +54,7 @@ impl Planner<'_, '_> {
             template::expression_paths(condition, &mut named)?;
         }
         for text in step.templates() {
-            template::paths(text, &mut named)?;
+            template::paths(&text, &mut named)?;
         }
         for path in &named {
             let Some(source) = template::step_of(path).map(StepId::from) else { continue };
@@ -66,7 +73,14 @@ impl Planner<'_, '_> {
     /// Begins the next attempt of a step.
     pub(super) fn begin_attempt(&mut self, step: &Step) -> Result<(), IllegalEvent> {
         let attempt = self.run.record(&step.id).attempt + 1;
+        let approved = match self.run.status(&step.id) {
+            StepStatus::Backoff { approved, .. } => approved.clone(),
+            _ => None,
+        };
         self.system(Event::StepStarted { step: step.id.clone(), attempt })?;
+        if let Some(approved) = approved {
+            return self.start_approved(step, *approved);
+        }
         let begun = match &step.kind {
             StepKind::Agent(agent) => self.begin_agent(step, agent),
             StepKind::Action(action) => self.begin_action(step, action),
@@ -113,8 +127,12 @@ impl Planner<'_, '_> {
             return self.fail(step, ErrorKind::Invalid, format!("there is no action `{}`", action.action));
         };
         let taken = EffectKey { action: action.action.clone(), key };
+        if taken.key.len() > MAX_KEY {
+            let message = format!("its key has {} bytes; at most {MAX_KEY} fit", taken.key.len());
+            return self.fail(step, ErrorKind::Invalid, message);
+        }
         if let Some(existing) = self.env.taken.get(&taken).cloned() {
-            return self.reuse(step, &existing);
+            return self.reuse(step, &action, &existing);
         }
         let decision = self.env.policy.judge(&Case {
             action: &action,
@@ -153,12 +171,24 @@ impl Planner<'_, '_> {
         }
     }
 
-    /// The same key again: the first result counts, or is waited for.
-    fn reuse(&mut self, step: &Step, existing: &super::Existing) -> Result<(), IllegalEvent> {
+    /// The same key again: the first result counts, or is waited for. The same key for something else
+    /// is nobody's result.
+    fn reuse(
+        &mut self,
+        step: &Step,
+        action: &Action,
+        existing: &super::Existing,
+    ) -> Result<(), IllegalEvent> {
+        if existing.digest != action.digest() {
+            let message = format!("its key was used by run {} for another action", existing.run);
+            return self.fail(step, ErrorKind::Invalid, message);
+        }
         let Some(response) = &existing.response else {
             let message = format!("run {} is still busy with an effect of the same key", existing.run);
-            let error = StepError::new(ErrorKind::Conflict, message);
-            return self.back_off(step, error, KEY_TAKEN_PAUSE.after(self.env.now));
+            let error = StepError::new(ErrorKind::KeyTaken, message);
+            let doublings = self.run.record(&step.id).waits.min(KEY_TAKEN_DOUBLINGS);
+            let pause = Span(KEY_TAKEN_PAUSE.0.saturating_mul(1 << doublings));
+            return self.back_off(step, error, pause.after(self.env.now));
         };
         self.system(Event::EffectReused {
             step: step.id.clone(),
@@ -167,6 +197,26 @@ impl Planner<'_, '_> {
             response: response.clone(),
         })?;
         self.succeed(step, response.clone(), Label::Untrusted)
+    }
+
+    /// What was approved and then did not happen is done again, exactly so, without asking again.
+    /// Policy may still say no.
+    fn start_approved(&mut self, step: &Step, mut proposal: Proposal) -> Result<(), IllegalEvent> {
+        let key = EffectKey { action: proposal.action.action.clone(), key: proposal.key.clone() };
+        if let Some(existing) = self.env.taken.get(&key).cloned() {
+            return self.reuse(step, &proposal.action.clone(), &existing);
+        }
+        let workflow = self.run.opened.workflow.as_str();
+        let params = proposal.action.params.clone();
+        let (_, decision) = judge_edit(self.env.policy, &proposal, params, self.env.stage, workflow);
+        if decision.ruling == Ruling::Deny {
+            return self.fail(step, ErrorKind::Denied, decision.reasons.join("; "));
+        }
+        proposal.attempt = self.run.record(&step.id).attempt;
+        proposal.effect = EffectId::derive(self.run.id, &step.id, proposal.attempt);
+        let label = Label::join_all(proposal.labels.values().copied());
+        self.emit("system", label, Event::EffectProposed(proposal.clone()))?;
+        self.start(Box::new(proposal))
     }
 
     /// From the moment this is durable the effect may have happened.
@@ -333,13 +383,14 @@ impl Planner<'_, '_> {
         confidences.reduce(f64::min)
     }
 
-    pub(super) fn response_label(&self, proposal: &Proposal) -> Label {
-        action::spec(&proposal.action.action).map_or(Label::Untrusted, |spec| spec.answers)
+    /// A response may carry what it was asked with.
+    pub(super) fn response_label(proposal: &Proposal) -> Label {
+        let answers = action::spec(&proposal.action.action).map_or(Label::Untrusted, |spec| spec.answers);
+        answers.join(Label::join_all(proposal.labels.values().copied()))
     }
 
     fn scope(&self) -> Scope<'_> {
-        let context = self.run.context(self.env.workspace);
-        Scope::new(&context, |path| self.run.label_of(path))
+        Scope::lazy(|| self.run.context(self.env.workspace), |path| self.run.label_of(path))
     }
 
     /// A pure step's output is its value.

@@ -126,7 +126,7 @@ impl Planner<'_, '_> {
                 self.emit("owner", Label::Owner, event)?;
                 self.succeed(step, response, Label::Owner)
             }
-            Some("again") => {
+            Some("again") if self.run.cancelling.is_none() => {
                 self.emit(
                     "owner",
                     Label::Owner,

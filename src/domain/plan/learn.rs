@@ -119,7 +119,7 @@ impl Planner<'_, '_> {
         let connector = format!("connector:{}", proposal.action.action);
         match result {
             EffectResult::Succeeded(response) => {
-                let label = self.response_label(&proposal);
+                let label = Self::response_label(&proposal);
                 let event = Event::EffectSucceeded { step: id.clone(), effect, response: response.clone() };
                 self.emit(connector, label, event)?;
                 self.succeed(step, response.clone(), label)

@@ -74,8 +74,20 @@ impl Planner<'_, '_> {
     /// Stops as soon as no effect is in flight: what may have happened must be known first.
     fn cancel(&mut self) -> Result<(), IllegalEvent> {
         self.withdraw_reviews("the run was cancelled")?;
+        for step in &self.env.version.steps {
+            match self.run.status(&step.id) {
+                StepStatus::Decided { ask: Ask::InDoubt, .. } => self.act_on(step)?,
+                StepStatus::Decided { ask: Ask::Approval, proposal: Some(proposal), .. } => {
+                    let proposal = proposal.clone();
+                    self.withdraw(&proposal, "the run was cancelled")?;
+                }
+                _ => {}
+            }
+        }
         self.tasks.retain(|task| matches!(task, Task::Perform(_) | Task::Probe(_)));
-        let in_flight = |status: &StepStatus| matches!(status, StepStatus::Effecting { .. });
+        let in_flight = |status: &StepStatus| {
+            matches!(status, StepStatus::Effecting { .. } | StepStatus::Asking { ask: Ask::InDoubt, .. })
+        };
         if self.run.steps.values().any(|record| in_flight(&record.status)) {
             return Ok(());
         }
@@ -83,9 +95,10 @@ impl Planner<'_, '_> {
         self.system(Event::RunFinished { outcome: Outcome::Cancelled, reason: format!("cancelled by {by}") })
     }
 
-    /// Withdraws every open question.
+    /// Withdraws every open question but the one whether something happened: that stays true.
     fn withdraw_reviews(&mut self, reason: &str) -> Result<(), IllegalEvent> {
         let open = self.run.steps.iter().filter_map(|(id, record)| match &record.status {
+            StepStatus::Asking { ask: Ask::InDoubt, .. } => None,
             StepStatus::Asking { review, ask, proposal } => {
                 Some((id.clone(), *review, *ask, proposal.clone()))
             }

@@ -341,13 +341,75 @@ fn cancelling_withdraws_the_question_but_waits_for_an_effect_in_flight() {
 fn the_same_key_gives_the_first_result_or_waits_for_it() {
     let mut story = Story::new(vec![reply("reply", &[])]);
     let key = EffectKey { action: "email.send".into(), key: format!("{}/reply", story.run.id) };
-    let holder = Existing { effect: EffectId(Uuid::nil()), run: RunId(Uuid::nil()), response: None };
+    let params = json!({"to": "ann@client.example", "subject": "Re", "body": "You wrote: Hello"});
+    let digest = Action { action: "email.send".into(), params }.digest();
+    let holder = Existing { effect: EffectId(Uuid::nil()), run: RunId(Uuid::nil()), digest, response: None };
     story.taken.insert(key.clone(), holder.clone());
     assert_eq!(Story::kinds(&story.tick()), ["step.started", "attempt.failed"]);
     story.now = story.now + SignedDuration::from_secs(31);
-    story.taken.insert(key, Existing { response: Some(json!({"message_id": "x"})), ..holder });
+    assert_eq!(story.run.record(&"reply".into()).failures, 0, "waiting is no failure");
+    story
+        .taken
+        .insert(key.clone(), Existing { response: Some(json!({"message_id": "x"})), ..holder.clone() });
     let reused = story.tick();
     assert_eq!(Story::kinds(&reused), ["step.started", "effect.reused", "step.succeeded", "run.finished"]);
+
+    let mut story = Story::new(vec![reply("reply", &[])]);
+    story.taken.insert(key, Existing { digest: Digest::ZERO, response: Some(json!({})), ..holder });
+    let refused = story.tick();
+    assert_eq!(
+        Story::kinds(&refused),
+        ["step.started", "step.failed", "run.finished"],
+        "another action's result is not ours"
+    );
+}
+
+#[test]
+fn what_was_approved_and_did_not_happen_is_done_again_without_asking_again() {
+    let mut story = Story::new(vec![reply("reply", &[])]);
+    story.tick();
+    let params = json!({"to": "ann@client.example", "subject": "Re", "body": "In the owner's words."});
+    story.decide(Verdict::Edited { params: params.clone() });
+    let failed = Stimulus::Effect("reply".into(), EffectResult::Failed(failure(ErrorKind::Unavailable)));
+    let waiting = story.learn(&[failed]);
+    let Rest::Asleep { wake_at: Some(wake_at) } = waiting.rest else { panic!() };
+    story.now = wake_at;
+    let again = story.tick();
+    assert_eq!(Story::kinds(&again), ["step.started", "effect.proposed", "effect.started"]);
+    let [Task::Perform(proposal)] = &again.tasks[..] else { panic!() };
+    assert_eq!(proposal.action.params, params, "the owner's edit is kept");
+}
+
+#[test]
+fn a_key_too_long_for_the_index_fails_its_step_and_says_so() {
+    let mut long = reply("reply", &[]);
+    if let StepKind::Action(action) = &mut long.kind {
+        action.dedupe = Some("{{ input.body * 200 }}".into());
+    }
+    let mut story = Story::new(vec![long]);
+    assert_eq!(story.tick().rest, Rest::Over(Outcome::Failed));
+}
+
+#[test]
+fn what_an_effect_answers_carries_the_labels_it_was_asked_with() {
+    let with = json!({"kind": "lead", "key": "{{ input.from }}", "data": {}});
+    let mut story =
+        Story::new(vec![step("save", &[], action("records.put", with)), reply("reply", &["save"])]);
+    story.tick();
+    story.learn(&[Stimulus::Effect("save".into(), EffectResult::Succeeded(json!({"key": "x"})))]);
+    assert_eq!(story.run.label_of("steps.save.output.key"), Label::Untrusted);
+}
+
+#[test]
+fn cancelling_while_an_effect_is_in_doubt_still_asks_whether_it_happened() {
+    let mut story = Story::new(vec![reply("reply", &[])]);
+    story.tick();
+    story.decide(Verdict::Approved);
+    story.learn(&[Stimulus::Cancel { by: "owner".into() }]);
+    let unknown = Stimulus::Effect("reply".into(), EffectResult::Unknown("the line went dead".into()));
+    assert_eq!(Story::kinds(&story.learn(&[unknown])), ["effect.unknown", "review.opened"]);
+    let over = story.decide(Verdict::Answered { answer: json!("happened") });
+    assert_eq!(over.rest, Rest::Over(Outcome::Cancelled));
 }
 
 #[test]
@@ -421,7 +483,8 @@ proptest! {
     }
 }
 
-/// Every start that is not a repetition follows a decision about exactly that digest.
+/// Every start that is not a repetition is of a digest the owner has decided on, and each decision
+/// makes it happen at most once.
 fn check_approvals(journal: &[Entry]) -> Result<(), TestCaseError> {
     let mut asked: BTreeMap<ReviewId, Digest> = BTreeMap::new();
     let mut approved: Option<Digest> = None;
@@ -437,9 +500,10 @@ fn check_approvals(journal: &[Entry]) -> Result<(), TestCaseError> {
                 approved = Some(Action { action: "email.send".into(), params: params.clone() }.digest());
             }
             Event::EffectStarted { digest, action, again: false, .. } => {
-                prop_assert_eq!(approved.take(), Some(*digest));
+                prop_assert_eq!(approved, Some(*digest));
                 prop_assert_eq!(action.digest(), *digest);
             }
+            Event::EffectSucceeded { .. } => approved = None,
             _ => {}
         }
     }

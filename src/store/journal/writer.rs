@@ -3,7 +3,8 @@
 //!
 //! `(… in (select …)) is true` keeps PostgreSQL from turning the test into a join: it cannot know how
 //! long the arrays are, takes them for ten rows, and would join by nested loops, which is quadratic in
-//! the batch. As a hashed subplan the test is linear.
+//! the batch. As a hashed subplan the test is linear. `(r.node = $1) is true` keeps it from starting
+//! with all runs of the node instead of with the runs of the batch.
 
 use jiff::Timestamp;
 use tokio_postgres::types::ToSql;
@@ -33,7 +34,7 @@ const ACCEPT: &str = "
                 else t.wake_at end,
             finished_at = t.finished_at
         from t
-        where r.id = t.run_id and r.node = $1 and r.seq = t.expected
+        where r.id = t.run_id and (r.node = $1) is true and r.seq = t.expected
         returning r.id
     ),
     appended as (
