@@ -290,15 +290,16 @@ mod tests {
 
     #[test]
     fn what_was_filled_in_is_never_rendered_again() {
-        let scope =
-            scope(&json!({"input": {"body": "{{ workspace.secret }}"}, "workspace": {"secret": "x"}}));
+        let context = json!({"input": {"body": "{{ workspace.secret }}"}, "workspace": {"secret": "x"}});
+        let scope = scope(&context);
         assert_eq!(scope.text("They wrote: {{ input.body }}").unwrap(), "They wrote: {{ workspace.secret }}");
         assert_eq!(scope.fill(&json!("{{ input.body }}")).unwrap(), json!("{{ workspace.secret }}"));
     }
 
     #[test]
     fn a_single_expression_keeps_its_type() {
-        let scope = scope(&json!({"input": {"n": 3, "list": [1, 2]}}));
+        let context = json!({"input": {"n": 3, "list": [1, 2]}});
+        let scope = scope(&context);
         assert_eq!(
             scope.fill(&json!({"a": "{{ input.n }}", "b": "n={{ input.n }}"})).unwrap(),
             json!({"a": 3, "b": "n=3"})
@@ -308,14 +309,16 @@ mod tests {
 
     #[test]
     fn something_undefined_is_an_error_that_names_it() {
-        let scope = scope(&json!({"input": {}}));
+        let context = json!({"input": {}});
+        let scope = scope(&context);
         assert!(scope.text("Dear {{ input.name }}").unwrap_err().to_string().contains("input.name"));
         assert!(scope.fill(&json!("{{ input.name }}")).is_err());
     }
 
     #[test]
     fn a_value_carries_the_join_of_the_labels_it_names() {
-        let scope = scope(&json!({"input": {"a": 1}, "workspace": {"name": "x"}}));
+        let context = json!({"input": {"a": 1}, "workspace": {"name": "x"}});
+        let scope = scope(&context);
         assert_eq!(scope.label(&json!("constant")).unwrap(), Label::Owner);
         assert_eq!(
             scope.label(&json!(["{{ workspace.name }}", "Hi {{ input.a }}"])).unwrap(),
@@ -349,7 +352,8 @@ mod tests {
 
     #[test]
     fn a_template_that_never_ends_runs_out_of_fuel() {
-        let scope = scope(&json!({}));
+        let context = json!({});
+        let scope = scope(&context);
         let error = scope
             .text("{% for a in range(9999) %}{% for b in range(9999) %}{{ a * b }}{% endfor %}{% endfor %}");
         assert!(error.unwrap_err().message.contains("fuel"));

@@ -84,7 +84,7 @@ mod tests {
     fn it_does_not_apply_when_its_condition_is_false() {
         let canned = json!({"when": "class.class == 'lead'", "output": {}, "confidence": 1});
         assert!(evaluated(canned.clone(), Some("lead")).is_ok());
-        let error = evaluated(canned, None).unwrap_err();
+        let error = evaluated(canned, Some("spam")).unwrap_err();
         assert_eq!((error.kind, error.message.contains("class.class == 'lead'")), (Kind::Inapplicable, true));
     }
 
@@ -97,7 +97,7 @@ mod tests {
             (json!("{{ with.name }}"), false),
             (json!("{{ with.missing }}"), false),
         ] {
-            let result = evaluated(json!({"output": {}, "confidence": confidence}), None);
+            let result = evaluated(json!({"output": {}, "confidence": confidence}), Some("spam"));
             assert_eq!(result.is_ok(), ok, "{confidence}: {result:?}");
         }
     }

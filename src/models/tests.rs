@@ -29,9 +29,6 @@ struct Setup {
     config: Config,
 }
 
-/// Longer than anything here takes.
-const LIMIT: std::time::Duration = std::time::Duration::from_secs(120);
-
 impl Setup {
     fn new(urls: &[&url::Url]) -> Self {
         let mut config = Config::default();

@@ -138,3 +138,47 @@ async fn a_model_that_limits_us_for_long_falls_back_to_the_owner() {
 async fn a_model_that_rejects_our_key_falls_back_to_the_owner() {
     a_bad_model(|_| fails(401, "invalid_api_key"), "401").await;
 }
+
+#[tokio::test]
+async fn a_model_that_never_answers_falls_back_to_the_owner() {
+    // Accepts, and then nothing: until the test ends, long after the step's own time.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            held.push(stream);
+        }
+    });
+    let app = app_with(|workspace| {
+        let models = format!(
+            "providers:\n  mute: {{ base_url: \"http://{address}/v1\", timeout: 60s }}\n\
+             models:\n  mute-1: {{ provider: mute, id: m }}\n\
+             tiers:\n  local: [encoder, owner]\n  draft: [mute-1, owner]\n  final: [mute-1, owner]\n"
+        );
+        std::fs::write(workspace.join("config/models.yaml"), models).unwrap();
+        let workflow = workspace.join("config/workflows/lead-intake.yaml");
+        let text = std::fs::read_to_string(&workflow).unwrap();
+        std::fs::write(
+            workflow,
+            text.replace("    agent: qualifier\n", "    agent: qualifier\n    timeout: 1s\n"),
+        )
+        .unwrap();
+    })
+    .await;
+    let run = app.deliver(example_email("01-lead-bakery.eml")).await;
+    let review = app.open_review(&run).await;
+    assert_eq!(review["ask"], "answer", "{review}");
+    assert!(review["question"]["reasons"].to_string().contains("time was up"), "{review}");
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_text_that_the_database_cannot_keep_is_refused_with_the_reason() {
+    let app = app().await;
+    let input = json!({"workflow": "lead-intake", "input": {"from": "a\u{0}b", "body": "x"}});
+    let (status, problem) = app.call(reqwest::Method::POST, "/api/v1/runs", Some(input)).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{problem}");
+    assert!(problem["detail"].as_str().unwrap().contains("U+0000"), "{problem}");
+    app.stop().await;
+}

@@ -30,178 +30,8 @@ use steward::store::Store;
 use steward::store::journal::Opened;
 use steward::store::journal::seal::{genesis, seal};
 
+use crate::support::rig::{Rig, Scripted, call_out, ten_steps};
 use crate::support::{database, eventually};
-
-/// A connector that answers as the test says and keeps what it was asked.
-struct Scripted {
-    repeat: Repeat,
-    answer: Box<dyn Fn(&Call, usize) -> EffectResult + Send + Sync>,
-    calls: std::sync::Mutex<Vec<Call>>,
-}
-
-impl Scripted {
-    fn new(
-        repeat: Repeat,
-        answer: impl Fn(&Call, usize) -> EffectResult + Send + Sync + 'static,
-    ) -> Arc<Self> {
-        Arc::new(Self { repeat, answer: Box::new(answer), calls: std::sync::Mutex::default() })
-    }
-
-    fn calls(&self) -> usize {
-        self.calls.lock().unwrap().len()
-    }
-}
-
-impl Connector for Scripted {
-    fn actions(&self) -> &'static [&'static str] {
-        &["http.request"]
-    }
-
-    fn repeat(&self, _: &Action) -> Repeat {
-        self.repeat
-    }
-
-    fn perform<'a>(&'a self, call: &'a Call) -> futures_util::future::BoxFuture<'a, EffectResult> {
-        let mut calls = self.calls.lock().unwrap();
-        calls.push(call.clone());
-        let result = (self.answer)(call, calls.len());
-        Box::pin(async move { result })
-    }
-
-    fn probe<'a>(&'a self, _: &'a Call) -> futures_util::future::BoxFuture<'a, EffectResult> {
-        Box::pin(async { EffectResult::Unknown("nothing to look up".into()) })
-    }
-}
-
-/// An engine over a database of its own, with one workflow.
-struct Rig {
-    door: Door,
-    store: Store,
-    _folder: tempfile::TempDir,
-}
-
-impl Rig {
-    async fn new(steps: Vec<Step>, extra: Vec<Arc<dyn Connector>>) -> Self {
-        Self::over(database().await, steps, extra).await
-    }
-
-    async fn over(store: Store, steps: Vec<Step>, extra: Vec<Arc<dyn Connector>>) -> Self {
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let (folder, path) = database::folder();
-        template::write(&path).unwrap();
-        let (mut definitions, _) =
-            Definitions::load(&path).map_err(|problems| problems.render(false)).unwrap();
-        let mut definition = definitions.workflows.values().next().unwrap().clone();
-        definition.triggers.clear();
-        definition.version = Version {
-            workflow: "test".into(),
-            title: "A test of {{ input.what }}".into(),
-            input: json!({"type": "object", "required": ["what"]}),
-            steps,
-            agents: BTreeMap::new(),
-        };
-        definitions.policy = Policy::default(); // nothing but what is structure
-        definitions.workflows = BTreeMap::from([("test".into(), definition)]);
-        let node = NodeId(uuid::Uuid::new_v4());
-        store.register_node(node, LEASE_SECS, true).await.unwrap();
-        let models = Models::start(&definitions.models, json!({}), None).await.unwrap();
-        let connectors: Vec<Arc<dyn Connector>> = match extra.is_empty() {
-            true => vec![
-                Arc::new(Email::new(&definitions.connectors.email, path.join("outbox")).unwrap()),
-                Arc::new(Http::new(&definitions.connectors.http).unwrap()),
-                Arc::new(Records::new(store.clone())),
-            ],
-            false => extra,
-        };
-        let parts = Parts {
-            node,
-            journal: Journal::start(store.config(), node).await.unwrap(),
-            connectors: Connectors::of(connectors),
-            embedder: Arc::new(models.encoder().clone()),
-            models,
-            store: store.clone(),
-            clock: Arc::new(Timestamp::now),
-        };
-        let door = Door::start(Arc::new(Engine::new(parts, &definitions).await.unwrap())).await.unwrap();
-        Self { door, store, _folder: folder }
-    }
-
-    /// Lets policy alone decide.
-    async fn live(self) -> Self {
-        let version = self.door.engine().current(&"test".into()).unwrap();
-        self.door.engine().set_stage(version.digest, Stage::Live).await.unwrap();
-        self
-    }
-
-    async fn open(&self, key: Option<&str>) -> Opened {
-        let request = Request {
-            workflow: "test".into(),
-            input: json!({"what": "everything"}),
-            label: Label::Owner,
-            trigger: "api",
-            key: key.map(str::to_owned),
-        };
-        self.door.open(request).await.unwrap()
-    }
-
-    async fn status(&self, run: RunId) -> String {
-        self.store.run_row(run).await.unwrap().unwrap().status
-    }
-
-    async fn becomes(&self, run: RunId, status: &str) {
-        eventually(&format!("{run} becoming {status}"), || async {
-            let found = self.status(run).await;
-            assert!(
-                !(found == "failed" && status != "failed"),
-                "{:?}",
-                self.store.journal(run, 0, 100).await
-            );
-            (found == status).then_some(())
-        })
-        .await;
-        assert_eq!(self.store.verify_run(run).await.unwrap(), None);
-    }
-
-    async fn kinds(&self, run: RunId) -> Vec<String> {
-        let journal = self.store.journal(run, 0, 1000).await.unwrap();
-        journal.into_iter().map(|entry| entry.kind).collect()
-    }
-
-    async fn decide(&self, run: RunId, verdict: Verdict) -> ReviewId {
-        let review = eventually("a review", || async {
-            self.store.reviews("open", Some(run), None, 1).await.unwrap().pop()
-        })
-        .await;
-        self.store.decide(review.id, review.digest, &verdict, "owner").await.unwrap();
-        self.door.wake(run);
-        review.id
-    }
-}
-
-fn step(id: &str, after: Option<&str>, action: &str, with: Value) -> Step {
-    Step {
-        id: id.into(),
-        name: None,
-        needs: after.map(StepId::from).into_iter().collect(),
-        when: None,
-        kind: StepKind::Action(ActionStep { action: action.into(), with, dedupe: None, review: None }),
-        retry: Retry { attempts: 3, base: Span("50ms".parse::<Span>().unwrap().0), ..Retry::default() },
-        timeout: Span::secs(10),
-    }
-}
-
-fn call_out(id: &str, after: Option<&str>) -> Step {
-    step(id, after, "http.request", json!({"method": "POST", "url": "https://api.example/pay"}))
-}
-
-fn ten_steps() -> Vec<Step> {
-    let id = |n: usize| format!("s{n}");
-    let one = |n: usize| {
-        let before = (n > 0).then(|| id(n - 1));
-        step(&id(n), before.as_deref(), "noop", json!({"value": "{{ input.what }}"}))
-    };
-    (0..10).map(one).collect()
-}
 
 #[tokio::test]
 async fn a_run_of_ten_pure_steps_is_durable_step_by_step() {
@@ -469,5 +299,70 @@ async fn a_run_whose_journal_cannot_be_read_is_parked_and_the_others_go_on() {
         .await;
     let other = rig.open(None).await.run();
     rig.becomes(other, "waiting").await;
+    rig.door.stop().await;
+}
+
+#[tokio::test]
+async fn a_run_this_node_owns_but_lost_sight_of_is_found_and_moved_again() {
+    let rig = Rig::new(ten_steps(), Vec::new()).await;
+    let run = rig.open(None).await.run();
+    rig.becomes(run, "succeeded").await;
+    // Durable and owned, but never told to the supervisor: what a lost answer leaves behind.
+    let version = rig.door.engine().current(&"test".into()).unwrap();
+    let journal = Journal::start(rig.store.config(), rig.door.engine().node).await.unwrap();
+    let orphan = RunId(uuid::Uuid::now_v7());
+    let opened = steward::domain::event::Opened {
+        workflow: "test".into(),
+        version: version.digest,
+        title: "orphan".into(),
+        input: json!({"what": "x"}),
+        label: Label::Owner,
+        trigger: "api".into(),
+    };
+    let entry = steward::domain::plan::Entry {
+        event: steward::domain::event::Event::RunOpened(opened),
+        actor: "trigger:api".into(),
+        label: Label::Owner,
+    };
+    let at = steward::store::journal::seal::whole_microseconds(Timestamp::now());
+    let open = steward::store::journal::Open {
+        run: orphan,
+        workflow: "test".into(),
+        version: version.digest,
+        title: "orphan".into(),
+        trigger: "api".into(),
+        key: "orphan".into(),
+        node: Some(rig.door.engine().node),
+        entry: seal(genesis(orphan), 0, at, vec![entry]).pop().unwrap(),
+    };
+    journal.open(open).await.unwrap();
+    rig.becomes(orphan, "succeeded").await;
+    rig.door.stop().await;
+}
+
+#[tokio::test]
+async fn connections_cut_in_the_middle_lose_nothing_and_repeat_nothing() {
+    let paid = Scripted::new(Repeat::None, |_, _| EffectResult::Succeeded(json!({"ok": true})));
+    let mut steps = ten_steps();
+    steps.push(call_out("pay", Some("s9")));
+    let rig = Arc::new(Rig::new(steps, vec![paid.clone()]).await.live().await);
+    let (client, connection) = rig.store.config().connect(tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    let opens: Vec<_> = (0..60)
+        .map(|_| {
+            let rig = rig.clone();
+            tokio::spawn(async move { rig.open(None).await.run() })
+        })
+        .collect();
+    for _ in 0..10 {
+        let cut = "select pg_terminate_backend(pid) from pg_stat_activity
+                   where datname = current_database() and pid <> pg_backend_pid()";
+        client.query(cut, &[]).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    for run in opens {
+        rig.becomes(run.await.unwrap(), "succeeded").await;
+    }
+    assert_eq!(paid.calls(), 60, "each effect once");
     rig.door.stop().await;
 }

@@ -186,14 +186,13 @@ async fn what_an_answer_says_about_the_effect_depends_on_the_status_and_on_wheth
         let fails = async |path| failure(ask(&http, method, server.url(path)).await);
         let limited = fails("/429").await;
         assert_eq!((limited.kind, limited.retry_after), (ErrorKind::RateLimited, Some(Span::secs(7))));
-        let down = fails("/503").await;
-        assert_eq!((down.kind, down.retry_after), (ErrorKind::Unavailable, Some(Span::secs(3600))));
-        assert_eq!(fails("/408").await.kind, ErrorKind::Unavailable);
         for path in ["/400", "/404", "/304", "/302"] {
             assert_eq!(fails(path).await.kind, ErrorKind::Refused, "{path}");
         }
     }
-    for path in ["/500", "/drop", "/half"] {
+    let down = failure(ask(&http, "GET", server.url("/503")).await);
+    assert_eq!((down.kind, down.retry_after), (ErrorKind::Unavailable, Some(Span::secs(3600))));
+    for path in ["/503", "/408", "/500", "/drop", "/half"] {
         assert_eq!(failure(ask(&http, "PUT", server.url(path)).await).kind, ErrorKind::Unavailable, "{path}");
         let evidence = doubt(ask(&http, "POST", server.url(path)).await);
         assert!(evidence.contains("127.0.0.1") && !evidence.contains("secret"), "{evidence}");

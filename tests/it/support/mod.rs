@@ -2,6 +2,7 @@
 
 pub mod database;
 pub mod model_server;
+pub mod rig;
 pub mod service;
 pub mod smtp;
 

@@ -1,0 +1,204 @@
+//! An engine driven through its own door, over a database of its own, with connectors that answer as the test says.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+use steward::config::template;
+use steward::config::workspace::Definitions;
+use steward::connectors::email::Email;
+use steward::connectors::http::Http;
+use steward::connectors::records::Records;
+use steward::connectors::registry::Connectors;
+use steward::connectors::{Call, Connector};
+use steward::domain::action::{Action, Repeat};
+use steward::domain::duration::Span;
+use steward::domain::event::{ErrorKind, StepError, Verdict};
+use steward::domain::ids::{NodeId, ReviewId, RunId, StepId};
+use steward::domain::label::Label;
+use steward::domain::plan::EffectResult;
+use steward::domain::policy::Policy;
+use steward::domain::retry::Retry;
+use steward::domain::workflow::{ActionStep, ReviewSpec, Stage, Step, StepKind, Version};
+use steward::models::Models;
+use steward::orchestrator::clock::LEASE_SECS;
+use steward::orchestrator::door::{Door, Request};
+use steward::orchestrator::engine::{Engine, Parts};
+use steward::orchestrator::journal::Journal;
+use steward::store::Store;
+use steward::store::journal::Opened;
+use steward::store::journal::seal::{genesis, seal};
+
+use super::{database, eventually};
+
+/// A connector that answers as the test says and keeps what it was asked.
+pub struct Scripted {
+    repeat: Repeat,
+    answer: Box<dyn Fn(&Call, usize) -> EffectResult + Send + Sync>,
+    calls: std::sync::Mutex<Vec<Call>>,
+}
+
+impl Scripted {
+    pub fn new(
+        repeat: Repeat,
+        answer: impl Fn(&Call, usize) -> EffectResult + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        Arc::new(Self { repeat, answer: Box::new(answer), calls: std::sync::Mutex::default() })
+    }
+
+    pub fn calls(&self) -> usize {
+        self.calls.lock().unwrap().len()
+    }
+}
+
+impl Connector for Scripted {
+    fn actions(&self) -> &'static [&'static str] {
+        &["http.request"]
+    }
+
+    fn repeat(&self, _: &Action) -> Repeat {
+        self.repeat
+    }
+
+    fn perform<'a>(&'a self, call: &'a Call) -> futures_util::future::BoxFuture<'a, EffectResult> {
+        let mut calls = self.calls.lock().unwrap();
+        calls.push(call.clone());
+        let result = (self.answer)(call, calls.len());
+        Box::pin(async move { result })
+    }
+
+    fn probe<'a>(&'a self, _: &'a Call) -> futures_util::future::BoxFuture<'a, EffectResult> {
+        Box::pin(async { EffectResult::Unknown("nothing to look up".into()) })
+    }
+}
+
+/// An engine over a database of its own, with one workflow.
+pub struct Rig {
+    pub door: Door,
+    pub store: Store,
+    _folder: tempfile::TempDir,
+}
+
+impl Rig {
+    pub async fn new(steps: Vec<Step>, extra: Vec<Arc<dyn Connector>>) -> Self {
+        Self::over(database().await, steps, extra).await
+    }
+
+    pub async fn over(store: Store, steps: Vec<Step>, extra: Vec<Arc<dyn Connector>>) -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let (folder, path) = database::folder();
+        template::write(&path).unwrap();
+        let (mut definitions, _) =
+            Definitions::load(&path).map_err(|problems| problems.render(false)).unwrap();
+        let mut definition = definitions.workflows.values().next().unwrap().clone();
+        definition.triggers.clear();
+        definition.version = Version {
+            workflow: "test".into(),
+            title: "A test of {{ input.what }}".into(),
+            input: json!({"type": "object", "required": ["what"]}),
+            steps,
+            agents: BTreeMap::new(),
+        };
+        definitions.policy = Policy::default(); // nothing but what is structure
+        definitions.workflows = BTreeMap::from([("test".into(), definition)]);
+        let node = NodeId(uuid::Uuid::new_v4());
+        store.register_node(node, LEASE_SECS, true).await.unwrap();
+        let models = Models::start(&definitions.models, json!({}), None).await.unwrap();
+        let connectors: Vec<Arc<dyn Connector>> = match extra.is_empty() {
+            true => vec![
+                Arc::new(Email::new(&definitions.connectors.email, path.join("outbox")).unwrap()),
+                Arc::new(Http::new(&definitions.connectors.http).unwrap()),
+                Arc::new(Records::new(store.clone())),
+            ],
+            false => extra,
+        };
+        let parts = Parts {
+            node,
+            journal: Journal::start(store.config(), node).await.unwrap(),
+            connectors: Connectors::of(connectors),
+            embedder: Arc::new(models.encoder().clone()),
+            models,
+            store: store.clone(),
+            clock: Arc::new(Timestamp::now),
+        };
+        let door = Door::start(Arc::new(Engine::new(parts, &definitions).await.unwrap())).await.unwrap();
+        Self { door, store, _folder: folder }
+    }
+
+    /// Lets policy alone decide.
+    pub async fn live(self) -> Self {
+        let version = self.door.engine().current(&"test".into()).unwrap();
+        self.door.engine().set_stage(version.digest, Stage::Live).await.unwrap();
+        self
+    }
+
+    pub async fn open(&self, key: Option<&str>) -> Opened {
+        let request = Request {
+            workflow: "test".into(),
+            input: json!({"what": "everything"}),
+            label: Label::Owner,
+            trigger: "api",
+            key: key.map(str::to_owned),
+        };
+        self.door.open(request).await.unwrap()
+    }
+
+    pub async fn status(&self, run: RunId) -> String {
+        self.store.run_row(run).await.unwrap().unwrap().status
+    }
+
+    pub async fn becomes(&self, run: RunId, status: &str) {
+        eventually(&format!("{run} becoming {status}"), || async {
+            let found = self.status(run).await;
+            assert!(
+                !(found == "failed" && status != "failed"),
+                "{:?}",
+                self.store.journal(run, 0, 100).await
+            );
+            (found == status).then_some(())
+        })
+        .await;
+        assert_eq!(self.store.verify_run(run).await.unwrap(), None);
+    }
+
+    pub async fn kinds(&self, run: RunId) -> Vec<String> {
+        let journal = self.store.journal(run, 0, 1000).await.unwrap();
+        journal.into_iter().map(|entry| entry.kind).collect()
+    }
+
+    pub async fn decide(&self, run: RunId, verdict: Verdict) -> ReviewId {
+        let review = eventually("a review", || async {
+            self.store.reviews("open", Some(run), None, 1).await.unwrap().pop()
+        })
+        .await;
+        self.store.decide(review.id, review.digest, &verdict, "owner").await.unwrap();
+        self.door.wake(run);
+        review.id
+    }
+}
+
+pub fn step(id: &str, after: Option<&str>, action: &str, with: Value) -> Step {
+    Step {
+        id: id.into(),
+        name: None,
+        needs: after.map(StepId::from).into_iter().collect(),
+        when: None,
+        kind: StepKind::Action(ActionStep { action: action.into(), with, dedupe: None, review: None }),
+        retry: Retry { attempts: 3, base: Span("50ms".parse::<Span>().unwrap().0), ..Retry::default() },
+        timeout: Span::secs(10),
+    }
+}
+
+pub fn call_out(id: &str, after: Option<&str>) -> Step {
+    step(id, after, "http.request", json!({"method": "POST", "url": "https://api.example/pay"}))
+}
+
+pub fn ten_steps() -> Vec<Step> {
+    let id = |n: usize| format!("s{n}");
+    let one = |n: usize| {
+        let before = (n > 0).then(|| id(n - 1));
+        step(&id(n), before.as_deref(), "noop", json!({"value": "{{ input.what }}"}))
+    };
+    (0..10).map(one).collect()
+}
