@@ -99,8 +99,10 @@ fn typed(input: &mut impl BufRead) -> Result<String, Fail> {
 
 fn read(schema: &Value, text: &str) -> Result<Value, String> {
     if let Some(choices) = schema["enum"].as_array() {
-        let fits =
-            |choice: &&Value| choice.as_str().map_or_else(|| choice.to_string() == text, |word| word == text);
+        let fits = |choice: &&Value| match choice {
+            Value::String(word) => word == text,
+            other => format!("{other}") == text,
+        };
         return choices.iter().find(fits).cloned().ok_or_else(|| format!("one of {}", hint(schema)));
     }
     match kind(schema) {

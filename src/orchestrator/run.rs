@@ -134,7 +134,10 @@ impl Actor for RunActor {
     ) -> Result<(), ActorProcessingErr> {
         match msg {
             Msg::Learn(stimulus) => state.learnt.push(*stimulus),
-            Msg::Listen => return Ok(state.listen(&myself)),
+            Msg::Listen => {
+                state.listen(&myself);
+                return Ok(());
+            }
             Msg::Heard(Ok(inbox)) => state.hear(inbox),
             Msg::Heard(Err(error)) => return state.ask_again(&myself, error, || Msg::Listen),
             Msg::Committed(Ok(())) => state.accepted(&myself).await?,
@@ -143,9 +146,12 @@ impl Actor for RunActor {
             Msg::KeyHolder(key, Err(error)) => {
                 return state.ask_again(&myself, error, move || Msg::AskHolder(key.clone()));
             }
-            Msg::AskHolder(key) => return Ok(state.ask_holder(&myself, key)),
+            Msg::AskHolder(key) => {
+                state.ask_holder(&myself, key);
+                return Ok(());
+            }
         }
-        Ok(state.advance(&myself).await?)
+        state.advance(&myself).await
     }
 
     /// A worker that ends in order has told its result; one that does not leaves its step without.

@@ -1,32 +1,17 @@
 //! The engine, driven through its own door: what is acknowledged is durable, what is durable goes on.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use serde_json::{Value, json};
-use steward::config::template;
-use steward::config::workspace::Definitions;
-use steward::connectors::email::Email;
-use steward::connectors::http::Http;
-use steward::connectors::records::Records;
-use steward::connectors::registry::Connectors;
-use steward::connectors::{Call, Connector};
-use steward::domain::action::{Action, Repeat};
+use serde_json::json;
+use steward::domain::action::Repeat;
 use steward::domain::duration::Span;
 use steward::domain::event::{ErrorKind, StepError, Verdict};
-use steward::domain::ids::{NodeId, ReviewId, RunId, StepId};
+use steward::domain::ids::{NodeId, RunId};
 use steward::domain::label::Label;
 use steward::domain::plan::EffectResult;
-use steward::domain::policy::Policy;
-use steward::domain::retry::Retry;
-use steward::domain::workflow::{ActionStep, ReviewSpec, Stage, Step, StepKind, Version};
-use steward::models::Models;
-use steward::orchestrator::clock::LEASE_SECS;
-use steward::orchestrator::door::{Door, Request};
-use steward::orchestrator::engine::{Engine, Parts};
+use steward::domain::workflow::{ReviewSpec, StepKind};
 use steward::orchestrator::journal::Journal;
-use steward::store::Store;
 use steward::store::journal::Opened;
 use steward::store::journal::seal::{genesis, seal};
 

@@ -347,7 +347,7 @@ fn the_same_key_gives_the_first_result_or_waits_for_it() {
     let holder = Existing { effect: EffectId(Uuid::nil()), run: RunId(Uuid::nil()), digest, response: None };
     story.taken.insert(key.clone(), holder.clone());
     assert_eq!(Story::kinds(&story.tick()), ["step.started", "attempt.failed"]);
-    story.now = story.now + SignedDuration::from_secs(31);
+    story.now += SignedDuration::from_secs(31);
     assert_eq!(story.run.record(&"reply".into()).failures, 0, "waiting is no failure");
     story
         .taken

@@ -74,6 +74,7 @@ fn stop_with_us(pid: u32, folder: &Path) {
     let mut pipe = child.stdin.take().unwrap();
     pipe.flush().unwrap();
     std::mem::forget(pipe); // closed by the kernel when this process ends
+    std::thread::spawn(move || child.wait());
 }
 
 /// A folder of one's own, removed when dropped.

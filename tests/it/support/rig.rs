@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use steward::config::template;
 use steward::config::workspace::Definitions;
@@ -14,13 +14,13 @@ use steward::connectors::registry::Connectors;
 use steward::connectors::{Call, Connector};
 use steward::domain::action::{Action, Repeat};
 use steward::domain::duration::Span;
-use steward::domain::event::{ErrorKind, StepError, Verdict};
+use steward::domain::event::Verdict;
 use steward::domain::ids::{NodeId, ReviewId, RunId, StepId};
 use steward::domain::label::Label;
 use steward::domain::plan::EffectResult;
 use steward::domain::policy::Policy;
 use steward::domain::retry::Retry;
-use steward::domain::workflow::{ActionStep, ReviewSpec, Stage, Step, StepKind, Version};
+use steward::domain::workflow::{ActionStep, Stage, Step, StepKind, Version};
 use steward::models::Models;
 use steward::orchestrator::clock::LEASE_SECS;
 use steward::orchestrator::door::{Door, Request};
@@ -28,14 +28,16 @@ use steward::orchestrator::engine::{Engine, Parts};
 use steward::orchestrator::journal::Journal;
 use steward::store::Store;
 use steward::store::journal::Opened;
-use steward::store::journal::seal::{genesis, seal};
 
 use super::{database, eventually};
+
+/// Answers the n-th call.
+type Answer = Box<dyn Fn(&Call, usize) -> EffectResult + Send + Sync>;
 
 /// A connector that answers as the test says and keeps what it was asked.
 pub struct Scripted {
     repeat: Repeat,
-    answer: Box<dyn Fn(&Call, usize) -> EffectResult + Send + Sync>,
+    answer: Answer,
     calls: std::sync::Mutex<Vec<Call>>,
 }
 

@@ -50,7 +50,7 @@ proptest! {
         story.repeat = repeat;
         story.tick();
         for (choice, seconds) in choices {
-            story.now = story.now + SignedDuration::from_secs(seconds);
+            story.now += SignedDuration::from_secs(seconds);
             let stimulus = concrete(&story, choice);
             let transition = story.learn(&[stimulus]);
             // A run that is neither over nor busy waits for something that has a name.
