@@ -1,4 +1,4 @@
-//! HTTP. [`router`] is the table of the product; the rest serves it.
+//! HTTP. [`mod@router`] is the table of the product; the rest serves it.
 //!
 //! - [`state`]: what handlers share;
 //! - [`auth`]: who may come in, and the few doors without a key; [`guard`]: time, load and panics;

@@ -21,7 +21,7 @@ pub fn line(text: &str) -> Result<(), Fail> {
 /// Writes JSON to stdout; serde escapes control characters by itself.
 ///
 /// # Errors
-/// As [`line`].
+/// As [`line()`].
 pub fn json(value: &Value) -> Result<(), Fail> {
     line(&format!("{value:#}"))
 }

@@ -1,4 +1,4 @@
-//! Documents with their chunks and vectors, and [`search`], which finds them again.
+//! Documents with their chunks and vectors, and [`mod@search`], which finds them again.
 //!
 //! - [`space`] registers an embedding space; the first one becomes the active one;
 //! - [`put`] stores a version, [`supersede`] ends one, [`current`] and [`list`] read.
