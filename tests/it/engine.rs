@@ -351,3 +351,30 @@ async fn connections_cut_in_the_middle_lose_nothing_and_repeat_nothing() {
     assert_eq!(paid.calls(), 60, "each effect once");
     rig.door.stop().await;
 }
+
+#[tokio::test]
+async fn deciding_and_cancelling_at_once_never_wait_for_each_other() {
+    let paid = Scripted::new(Repeat::None, |_, _| EffectResult::Succeeded(json!({})));
+    let rig = Arc::new(Rig::new(vec![call_out("pay", None)], vec![paid.clone()]).await);
+    let contests = (0..40).map(|_| {
+        let rig = rig.clone();
+        tokio::spawn(async move {
+            let run = rig.open(None).await.run();
+            rig.becomes(run, "waiting").await;
+            let review = rig.store.reviews("open", Some(run), None, 1).await.unwrap().pop().unwrap();
+            let decide = rig.store.decide(review.id, review.digest, &Verdict::Approved, "owner");
+            let (decided, cancelled) = tokio::join!(decide, rig.store.request_cancel(run, "owner"));
+            rig.door.wake(run);
+            eventually("the run ending", || async {
+                let status = rig.status(run).await;
+                ["succeeded", "cancelled"].contains(&status.as_str()).then_some(())
+            })
+            .await;
+            assert!(decided.is_ok() && cancelled.unwrap(), "one lock order: nobody is a deadlock's victim");
+        })
+    });
+    for contest in futures_util::future::join_all(contests).await {
+        contest.unwrap();
+    }
+    rig.door.stop().await;
+}
