@@ -18,5 +18,6 @@ mod engine;
 mod layering;
 mod memory;
 mod records;
+mod schema;
 mod survival;
 mod walkthrough;
