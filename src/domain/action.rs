@@ -137,6 +137,15 @@ pub const ACTIONS: &[ActionSpec] = &[
         answers: Label::System,
         about: "write a new version of a record",
     },
+    ActionSpec {
+        name: "records.revert",
+        reach: Reach::Internal,
+        targets: &[],
+        required: &["kind", "key", "version"],
+        optional: &[],
+        answers: Label::System,
+        about: "write what a record held before that version, unless it was changed since",
+    },
 ];
 
 /// The action of that name.

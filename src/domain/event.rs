@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use crate::domain::action::{Action, Labels};
 use crate::domain::digest::Digest;
-use crate::domain::duration::Span;
-use crate::domain::ids::{EffectId, ReviewId, RunId, StepId, WorkflowName};
+pub use crate::domain::failure::{ErrorKind, StepError};
+use crate::domain::ids::{EffectId, HappeningId, ReviewId, RunId, StepId, WorkflowName};
 use crate::domain::label::Label;
 use crate::domain::policy::Decision;
 
@@ -32,6 +32,7 @@ pub enum Event {
     #[serde(rename = "step.succeeded")]
     StepSucceeded {
         step: StepId,
+        #[serde(default = "first", skip_serializing_if = "is_first")]
         attempt: u32,
         output: Value,
         label: Label,
@@ -77,12 +78,80 @@ pub enum Event {
     /// The question no longer matters.
     #[serde(rename = "review.superseded")]
     ReviewSuperseded { step: StepId, review: ReviewId, reason: String },
+    /// A list was made for a step that does the same for each of its items.
+    #[serde(rename = "each.began")]
+    EachBegan { step: StepId, items: Vec<Value>, label: Label },
+    /// A step waits for an event, a moment, or whichever comes first.
+    #[serde(rename = "wait.began")]
+    WaitBegan {
+        step: StepId,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        topic: Option<Topic>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        due_at: Option<jiff::Timestamp>,
+    },
+    /// A step waits no longer: for the event named, or because its time came or its run ends.
+    #[serde(rename = "wait.ended")]
+    WaitEnded {
+        step: StepId,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        happening: Option<HappeningId>,
+    },
+    /// A step opened a run of another workflow and waits for its end.
+    #[serde(rename = "child.opened")]
+    ChildOpened { step: StepId, run: RunId },
+    /// What a step did has been undone.
+    #[serde(rename = "effect.compensated")]
+    EffectCompensated {
+        step: StepId,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        effect: Option<EffectId>,
+    },
     /// Somebody wants the run to stop.
     #[serde(rename = "run.cancelling")]
     RunCancelling { by: String },
+    /// The run will end so; what it did is undone first, the last thing first.
+    #[serde(rename = "run.compensating")]
+    RunCompensating { outcome: Outcome, reason: String },
+    /// The owner holds the run: nothing begins.
+    #[serde(rename = "run.paused")]
+    RunPaused { by: String },
+    /// The owner lets the run go on.
+    #[serde(rename = "run.resumed")]
+    RunResumed { by: String },
+    /// The run goes on although it was over: these steps are done anew.
+    #[serde(rename = "run.reopened")]
+    RunReopened {
+        by: String,
+        steps: Vec<StepId>,
+        /// Those of them whose effects may happen a second time, under fresh keys.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        again: Vec<StepId>,
+    },
+    /// Steward itself cannot go on with the run: the owner is asked.
+    #[serde(rename = "run.parked")]
+    RunParked(Parked),
+    /// The owner has looked at a parked run.
+    #[serde(rename = "run.unparked")]
+    RunUnparked { review: ReviewId, by: String },
     /// The run is over.
     #[serde(rename = "run.finished")]
-    RunFinished { outcome: Outcome, reason: String },
+    RunFinished {
+        outcome: Outcome,
+        reason: String,
+        /// What the workflow gives to whoever waits for it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        output: Option<Value>,
+    },
+}
+
+/// Most steps succeed at their first attempt: the commonest entry need not say so.
+fn first() -> u32 {
+    1
+}
+
+fn is_first(attempt: &u32) -> bool {
+    *attempt == first()
 }
 
 impl Event {
@@ -90,7 +159,15 @@ impl Event {
     #[must_use]
     pub fn step(&self) -> Option<&StepId> {
         match self {
-            Self::RunOpened(_) | Self::RunCancelling { .. } | Self::RunFinished { .. } => None,
+            Self::RunOpened(_)
+            | Self::RunCancelling { .. }
+            | Self::RunCompensating { .. }
+            | Self::RunPaused { .. }
+            | Self::RunResumed { .. }
+            | Self::RunReopened { .. }
+            | Self::RunParked(_)
+            | Self::RunUnparked { .. }
+            | Self::RunFinished { .. } => None,
             Self::EffectProposed(proposal) => Some(&proposal.step),
             Self::ReviewOpened(question) => Some(&question.step),
             Self::StepStarted { step, .. }
@@ -106,6 +183,11 @@ impl Event {
             | Self::EffectFailed { step, .. }
             | Self::EffectWithdrawn { step, .. }
             | Self::EffectUnknown { step, .. }
+            | Self::EffectCompensated { step, .. }
+            | Self::EachBegan { step, .. }
+            | Self::WaitBegan { step, .. }
+            | Self::WaitEnded { step, .. }
+            | Self::ChildOpened { step, .. }
             | Self::ReviewDecided { step, .. }
             | Self::ReviewSuperseded { step, .. } => Some(step),
         }
@@ -125,8 +207,62 @@ pub struct Opened {
     pub input: Value,
     /// Where the input came from.
     pub label: Label,
-    /// Which door it came through: `email`, `webhook`, `api`, `cli`.
+    /// Which door it came through: `email`, `webhook`, `api`, `cli`, `run`, `rerun`.
     pub trigger: String,
+    /// The run that waits for this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<Parent>,
+    /// The run that this one does anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rerun: Option<Rerun>,
+    /// The most its model calls may cost, millionths of the currency.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget_micros: Option<i64>,
+}
+
+/// The step of another run that waits for this one's end.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Parent {
+    /// The run that waits.
+    pub run: RunId,
+    /// Its step.
+    pub step: StepId,
+}
+
+/// What a run does anew.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Rerun {
+    /// The run it is made from.
+    pub of: RunId,
+    /// The run that all of them go back to: its keys are theirs, so that no completed effect is repeated.
+    pub root: RunId,
+    /// The owner wants completed effects to happen again.
+    pub repeat: bool,
+}
+
+/// What an event from outside is called: its name, and what it is about.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct Topic {
+    /// Its name, such as `email.reply`.
+    pub event: String,
+    /// What it is about, such as a thread.
+    #[serde(rename = "match")]
+    pub matches: String,
+}
+
+/// A run that Steward cannot go on with.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Parked {
+    /// What the owner is asked; its step is [`Parked::STEP`].
+    pub question: Question,
+    /// Where the code was when it failed, as far as that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stack: Option<String>,
+}
+
+impl Parked {
+    /// Stands in a parked run's review for the step: the question is about the whole run.
+    pub const STEP: &str = "*";
 }
 
 /// A proposed action, with everything its judgement rests on.
@@ -190,6 +326,10 @@ pub enum Ask {
     Question,
     /// Did this effect happen?
     InDoubt,
+    /// Undoing failed: what now?
+    Undo,
+    /// Steward cannot go on with the run: what now?
+    Parked,
 }
 
 impl Ask {
@@ -201,6 +341,8 @@ impl Ask {
             Self::Answer => "answer",
             Self::Question => "question",
             Self::InDoubt => "in_doubt",
+            Self::Undo => "undo",
+            Self::Parked => "parked",
         }
     }
 }
@@ -276,63 +418,6 @@ pub struct ModelCall {
     pub cost_micros: i64,
     /// How long it took.
     pub millis: u64,
-}
-
-/// Why a step or an attempt failed.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, thiserror::Error)]
-#[error("{message}")]
-pub struct StepError {
-    /// What kind of failure; it alone decides whether to try again.
-    pub kind: ErrorKind,
-    /// One sentence for the owner.
-    pub message: String,
-    /// What the other party asked to wait.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub retry_after: Option<Span>,
-}
-
-impl StepError {
-    /// A failure of that kind.
-    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), retry_after: None }
-    }
-}
-
-/// The kinds of failure. A new one must say here whether it is worth another attempt.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ErrorKind {
-    /// No answer in time.
-    Timeout,
-    /// The other party is down or overloaded.
-    Unavailable,
-    /// The other party asked to come back later.
-    RateLimited,
-    /// Somebody else changed the record first.
-    Conflict,
-    /// Another effect under way holds the same key.
-    KeyTaken,
-    /// A template, parameter or output does not fit.
-    Invalid,
-    /// The other party said no for good.
-    Refused,
-    /// Policy said no.
-    Denied,
-    /// Nobody decided in time.
-    Expired,
-    /// A fault in Steward.
-    Internal,
-}
-
-impl ErrorKind {
-    /// Whether another attempt could succeed without anybody changing anything.
-    #[must_use]
-    pub fn retryable(self) -> bool {
-        match self {
-            Self::Timeout | Self::Unavailable | Self::RateLimited | Self::Conflict | Self::KeyTaken => true,
-            Self::Invalid | Self::Refused | Self::Denied | Self::Expired | Self::Internal => false,
-        }
-    }
 }
 
 /// How a run ended.

@@ -53,6 +53,10 @@ uuid_id!(
     NodeId
 );
 uuid_id!(
+    /// One thing that happened outside and that runs may wait for.
+    HappeningId
+);
+uuid_id!(
     /// One version of one document in memory.
     DocumentId
 );
@@ -126,6 +130,52 @@ name_id!(
     AgentName
 );
 name_id!(
-    /// The name of a step, unique in its workflow.
+    /// The name of a step, unique in its workflow. An item of a step that works through a list is
+    /// `STEP/INDEX`, the undoing of either has `/undo` behind it; the owner's names have no `/`.
     StepId
 );
+
+/// The parts of a [`StepId`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Place<'a> {
+    /// The step of the owner's file.
+    pub base: &'a str,
+    /// Which item of its list, from 0.
+    pub item: Option<usize>,
+    /// Whether it is the undoing.
+    pub undo: bool,
+}
+
+impl StepId {
+    /// The item at `index` of this step's list.
+    #[must_use]
+    pub fn item(&self, index: usize) -> Self {
+        Self(format!("{}/{index}", self.0))
+    }
+
+    /// The undoing of this step.
+    #[must_use]
+    pub fn undo(&self) -> Self {
+        Self(format!("{}/undo", self.0))
+    }
+
+    /// What this id undoes; itself when it undoes nothing.
+    #[must_use]
+    pub fn undone(&self) -> Self {
+        Self(self.0.strip_suffix("/undo").unwrap_or(&self.0).to_owned())
+    }
+
+    /// Its parts.
+    #[must_use]
+    pub fn place(&self) -> Place<'_> {
+        let (rest, undo) = match self.0.strip_suffix("/undo") {
+            Some(rest) => (rest, true),
+            None => (self.as_str(), false),
+        };
+        let item = rest.split_once('/').and_then(|(base, index)| Some((base, index.parse().ok()?)));
+        match item {
+            Some((base, index)) => Place { base, item: Some(index), undo },
+            None => Place { base: rest, item: None, undo }, // of the undoing of an undoing: no step at all
+        }
+    }
+}

@@ -4,23 +4,30 @@
 //! Read in this order:
 //! - [`run`]: what a run is, as a fold over its journal, and [`step`], the state machine of one step;
 //! - [`plan`]: what happens next, given a run and what has just been learnt;
-//! - [`event`]: the journal's events, the only way a run changes;
+//! - [`event`]: the journal's events, the only way a run changes; [`failure`]: why a step failed;
 //! - [`workflow`]: what the owner wrote, resolved and immutable; [`template`] fills it with values;
 //! - [`action`], [`policy`], [`label`]: what a step proposes, whether it may, and where its values came from;
-//! - [`ids`], [`digest`], [`money`], [`duration`], [`retry`], [`breaker`]: small, shared, exact.
+//! - [`admission`]: who begins next when not everybody can;
+//! - [`schedule`], [`gather`]: when runs open by themselves, and what triggers wait for before they open one;
+//! - [`ids`], [`digest`], [`money`], [`duration`], [`retry`], [`breaker`], [`retention`]: small, shared, exact.
 
 pub mod action;
+pub mod admission;
 pub mod breaker;
 pub mod digest;
 pub mod duration;
 pub mod event;
+pub mod failure;
+pub mod gather;
 pub mod ids;
 pub mod label;
 pub mod money;
 pub mod plan;
 pub mod policy;
+pub mod retention;
 pub mod retry;
 pub mod run;
+pub mod schedule;
 pub mod step;
 pub mod template;
 pub mod workflow;

@@ -5,14 +5,20 @@
 //! - [`advance`] applies each [`Stimulus`], then settles: begins, resumes, skips, finishes steps
 //!   until nothing more can happen without waiting;
 //! - [`learn`] says what each stimulus means; [`settle`] what follows from it;
-//! - [`begin`] starts steps and proposes actions; [`decide`] acts on the owner's verdicts.
+//! - [`begin`] starts steps and proposes actions; [`decide`] acts on the owner's verdicts;
+//! - [`lists`] works through lists, [`waits`] waits for events, moments and other runs;
+//! - [`ending`] brings a run to its end and undoes what it did; [`again`] lets an ended run go on.
 
+pub mod again;
 mod begin;
 pub mod decide;
+mod ending;
 mod learn;
+mod lists;
 mod settle;
 #[cfg(test)]
 mod tests;
+pub mod waits;
 
 use std::collections::BTreeMap;
 
@@ -21,8 +27,8 @@ use serde_json::Value;
 
 use crate::domain::action::{Action, Repeat};
 use crate::domain::digest::Digest;
-use crate::domain::event::{Event, ModelCall, Outcome, Proposal, StepError, Verdict};
-use crate::domain::ids::{EffectId, ReviewId, RunId, StepId};
+use crate::domain::event::{Event, ModelCall, Outcome, Proposal, StepError, Topic, Verdict};
+use crate::domain::ids::{EffectId, HappeningId, ReviewId, RunId, StepId, WorkflowName};
 use crate::domain::label::Label;
 use crate::domain::policy::Policy;
 use crate::domain::run::{IllegalEvent, Run, RunStatus};
@@ -40,6 +46,8 @@ pub struct Env<'a> {
     pub workspace: &'a Value,
     /// What happens when an action is carried out twice, as its connector declares.
     pub repeat: &'a (dyn Fn(&Action) -> Repeat + Send + Sync),
+    /// Nothing may begin: the owner holds the workflow, or everything.
+    pub paused: bool,
     /// Keys this transition wanted that another effect already holds.
     pub taken: &'a BTreeMap<EffectKey, Existing>,
     /// The present moment.
@@ -85,8 +93,10 @@ pub enum Stimulus {
     Answered(StepId, Option<ModelCall>, Answer),
     /// A read action is done.
     Read(StepId, Result<(Value, Label), StepError>),
-    /// An effect is done, or looked up.
+    /// An effect is done.
     Effect(StepId, EffectResult),
+    /// An effect was looked up.
+    Probed(StepId, EffectResult),
     /// The owner, or a deadline, decided.
     Decided {
         /// Which review.
@@ -101,6 +111,57 @@ pub enum Stimulus {
         /// Who.
         by: String,
     },
+    /// The owner holds the run.
+    Pause {
+        /// Who.
+        by: String,
+    },
+    /// The owner lets the run go on.
+    Resume {
+        /// Who.
+        by: String,
+    },
+    /// The owner wants an ended run to go on.
+    Reopen {
+        /// Who.
+        by: String,
+        /// From this step; from where it failed when absent.
+        from: Option<StepId>,
+        /// Completed effects of these steps happen a second time.
+        repeat: bool,
+    },
+    /// An event that a step waits for.
+    Happened {
+        /// The step.
+        step: StepId,
+        /// Which event.
+        happening: HappeningId,
+        /// What it brought.
+        data: Value,
+        /// Where that came from.
+        label: Label,
+    },
+    /// There was no such event yet.
+    Quiet(StepId),
+    /// The run that a step waits for is open, or cannot be opened.
+    Opened(StepId, Result<RunId, StepError>),
+    /// The run that a step waits for has ended.
+    ChildEnded(StepId, ChildEnd),
+}
+
+/// How a run ended that another one waits for.
+#[derive(Clone, PartialEq, Debug, serde::Serialize, serde::Deserialize)]
+pub struct ChildEnd {
+    /// Which run.
+    pub run: RunId,
+    /// Its status.
+    pub outcome: String,
+    /// Why.
+    pub reason: String,
+    /// What it gives.
+    pub output: Value,
+    /// Where that came from.
+    pub label: Label,
 }
 
 /// How an agent ended.
@@ -164,6 +225,37 @@ pub enum Task {
     Perform(Box<Proposal>),
     /// Look up whether an effect happened.
     Probe(Box<Proposal>),
+    /// Look whether the event has come already: it may have been faster than the wait.
+    Listen {
+        /// The step.
+        step: StepId,
+        /// What it waits for.
+        topic: Topic,
+    },
+    /// Open a run of another workflow.
+    Open {
+        /// The step.
+        step: StepId,
+        /// Its attempt: the key of that run follows from it.
+        attempt: u32,
+        /// The workflow.
+        workflow: WorkflowName,
+        /// That run's input.
+        input: Value,
+        /// Where that came from.
+        label: Label,
+        /// The most that its model calls may cost.
+        budget_micros: Option<i64>,
+    },
+    /// Look whether the other run has ended already.
+    Attend {
+        /// The step.
+        step: StepId,
+        /// That run.
+        run: RunId,
+    },
+    /// Ask the other run to stop.
+    Stop(RunId),
 }
 
 /// What a run does while nothing is under way.
@@ -171,11 +263,15 @@ pub enum Task {
 pub enum Rest {
     /// Something is under way.
     Busy,
-    /// It sleeps until then, or until a decision.
+    /// It sleeps until then, or until a decision or an event.
     Asleep {
         /// The next moment at which something is due.
         wake_at: Option<Timestamp>,
     },
+    /// The owner holds it.
+    Paused,
+    /// Steward cannot go on with it; the owner is asked.
+    Parked,
     /// It has ended.
     Over(Outcome),
 }
@@ -187,6 +283,8 @@ impl Rest {
         match self {
             Self::Busy => RunStatus::Running,
             Self::Asleep { .. } => RunStatus::Waiting,
+            Self::Paused => RunStatus::Paused,
+            Self::Parked => RunStatus::Parked,
             Self::Over(outcome) => RunStatus::Over(outcome),
         }
     }
@@ -201,6 +299,10 @@ pub struct Transition {
     pub tasks: Vec<Task>,
     /// What the run does then.
     pub rest: Rest,
+    /// While something is under way: the next moment at which something else is due.
+    pub due: Option<Timestamp>,
+    /// What cannot be acted on while the owner holds the run: to be learnt again later.
+    pub deferred: Vec<Stimulus>,
 }
 
 /// An event with who caused it and where its content came from.
@@ -219,13 +321,14 @@ pub struct Entry {
 /// # Errors
 /// When an event cannot follow: a fault in Steward, never in the input.
 pub fn advance(run: &mut Run, stimuli: &[Stimulus], env: &Env<'_>) -> Result<Transition, IllegalEvent> {
-    let mut planner = Planner { run, env, entries: Vec::new(), tasks: Vec::new() };
+    let mut planner =
+        Planner { run, env, entries: Vec::new(), tasks: Vec::new(), deferred: Vec::new(), unmoved: false };
     for stimulus in stimuli {
         planner.learn(stimulus)?;
     }
     planner.settle()?;
-    let rest = planner.rest();
-    Ok(Transition { entries: planner.entries, tasks: planner.tasks, rest })
+    let (rest, due) = (planner.rest(), planner.due());
+    Ok(Transition { entries: planner.entries, tasks: planner.tasks, rest, due, deferred: planner.deferred })
 }
 
 struct Planner<'a, 'e> {
@@ -233,11 +336,14 @@ struct Planner<'a, 'e> {
     env: &'a Env<'e>,
     entries: Vec<Entry>,
     tasks: Vec<Task>,
+    deferred: Vec<Stimulus>,
+    /// The run was just loaded and is held: what its steps say is under way is not.
+    unmoved: bool,
 }
 
 impl Planner<'_, '_> {
     fn emit(&mut self, actor: impl Into<String>, label: Label, event: Event) -> Result<(), IllegalEvent> {
-        self.run.apply(&event)?;
+        self.run.apply(&event, self.env.now)?;
         self.entries.push(Entry { event, actor: actor.into(), label });
         Ok(())
     }
@@ -249,3 +355,9 @@ impl Planner<'_, '_> {
 
 /// What the owner may answer to "did this happen?".
 pub const IN_DOUBT_CHOICES: [&str; 3] = ["happened", "again", "give_up"];
+
+/// What the owner may answer when undoing failed.
+pub const UNDO_CHOICES: [&str; 3] = ["again", "done", "leave"];
+
+/// What the owner may answer when Steward cannot go on with a run.
+pub const PARKED_CHOICES: [&str; 2] = ["again", "give_up"];

@@ -1,14 +1,15 @@
 //! A run is the fold of its journal. The same [`Run::apply`] serves live and in recovery:
 //! there is no second code path that could disagree.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::domain::event::{ErrorKind, Event, Opened, Outcome};
-use crate::domain::ids::{RunId, StepId};
+use crate::domain::ids::{EffectId, HappeningId, ReviewId, RunId, StepId};
 use crate::domain::label::Label;
 use crate::domain::step::StepStatus;
 use crate::domain::template::step_of;
@@ -28,6 +29,16 @@ pub struct Run {
     pub steps: BTreeMap<StepId, StepRecord>,
     /// Who asked for it to stop, if somebody did.
     pub cancelling: Option<String>,
+    /// How it will end and why, while what it did is being undone.
+    pub compensating: Option<(Outcome, String)>,
+    /// Who holds it, if somebody does.
+    pub paused: Option<String>,
+    /// The review that asks what to do with it, when Steward cannot go on.
+    pub parked: Option<ReviewId>,
+    /// Events from outside that have been waited for already: none of them serves two waits in a row.
+    pub heard: BTreeSet<HappeningId>,
+    /// When it was opened or last reopened: its deadline counts from here.
+    pub began_at: Timestamp,
     /// How it ended and why, once it has.
     pub finished: Option<(Outcome, String)>,
 }
@@ -50,6 +61,32 @@ pub struct StepRecord {
     pub repeats: u32,
     /// What its model calls cost, millionths of the currency.
     pub cost_micros: i64,
+    /// When its first attempt began: its deadline counts from here.
+    pub began_at: Option<Timestamp>,
+    /// The effect that it started itself; none when another run's result was used.
+    pub effect: Option<EffectId>,
+    /// The run that it opened.
+    pub child: Option<RunId>,
+    /// When its effect was last started.
+    pub started_at: Option<Timestamp>,
+    /// The number of the event that gave its output: what was done last is undone first.
+    pub succeeded_seq: Option<i64>,
+    /// The items of its list.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub items: Option<Items>,
+    /// How often the owner let its effect happen anew: part of its key.
+    pub generation: u32,
+    /// Whether what it did has been undone.
+    pub compensated: bool,
+}
+
+/// A list whose items are steps of their own.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Items {
+    /// What each of them is about.
+    pub values: Arc<Vec<Value>>,
+    /// Where the list came from.
+    pub label: Label,
 }
 
 impl StepRecord {
@@ -61,7 +98,26 @@ impl StepRecord {
         reviews: 0,
         repeats: 0,
         cost_micros: 0,
+        began_at: None,
+        effect: None,
+        child: None,
+        started_at: None,
+        succeeded_seq: None,
+        items: None,
+        generation: 0,
+        compensated: false,
     };
+
+    /// To be done anew. Attempts and reviews go on counting: their ids follow from the count.
+    fn reset(&mut self, fresh_key: bool) {
+        *self = Self {
+            attempt: self.attempt,
+            reviews: self.reviews,
+            cost_micros: self.cost_micros,
+            generation: self.generation + u32::from(fresh_key),
+            ..Self::NEW
+        };
+    }
 }
 
 /// An event that cannot follow what came before it: a fault in Steward or in the journal.
@@ -82,7 +138,20 @@ impl Run {
     /// A run from its first event.
     #[must_use]
     pub fn open(id: RunId, opened: Opened, at: Timestamp) -> Self {
-        Self { id, opened, opened_at: at, seq: 1, steps: BTreeMap::new(), cancelling: None, finished: None }
+        Self {
+            id,
+            opened,
+            opened_at: at,
+            seq: 1,
+            steps: BTreeMap::new(),
+            cancelling: None,
+            compensating: None,
+            paused: None,
+            parked: None,
+            heard: BTreeSet::new(),
+            began_at: at,
+            finished: None,
+        }
     }
 
     /// Folds a whole journal.
@@ -102,32 +171,55 @@ impl Run {
                 return Err(IllegalEvent { run: id, seq: 1, event, state: "not opened".into() });
             }
         };
-        for (event, _) in journal {
-            run.apply(&event)?;
+        for (event, at) in journal {
+            run.apply(&event, at)?;
         }
         Ok(run)
     }
 
-    /// Applies the next event.
+    /// Applies the next event, which happened at `at`.
     ///
     /// # Errors
     /// When it cannot happen now; the run must then be loaded anew.
-    pub fn apply(&mut self, event: &Event) -> Result<(), IllegalEvent> {
-        if self.finished.is_some() {
-            return Err(self.illegal(event, "finished"));
+    pub fn apply(&mut self, event: &Event, at: Timestamp) -> Result<(), IllegalEvent> {
+        match (event, &self.finished) {
+            (Event::RunReopened { .. }, None) => return Err(self.illegal(event, "not finished")),
+            (Event::RunReopened { .. }, Some(_)) | (_, None) => {}
+            (_, Some(_)) => return Err(self.illegal(event, "finished")),
         }
         match event {
             Event::RunOpened(_) => return Err(self.illegal(event, "open already")),
             Event::RunCancelling { by } => self.cancelling = Some(by.clone()),
-            Event::RunFinished { outcome, reason } => self.finished = Some((*outcome, reason.clone())),
-            step_event => self.apply_to_step(step_event)?,
+            Event::RunCompensating { outcome, reason } => {
+                self.compensating = Some((*outcome, reason.clone()));
+            }
+            Event::RunPaused { by } => self.paused = Some(by.clone()),
+            Event::RunResumed { .. } => self.paused = None,
+            Event::RunReopened { steps, again, .. } => self.reopen(steps, again, at),
+            Event::RunParked(parked) => self.parked = Some(parked.question.review),
+            Event::RunUnparked { .. } => self.parked = None,
+            Event::RunFinished { outcome, reason, .. } => self.finished = Some((*outcome, reason.clone())),
+            step_event => self.apply_to_step(step_event, at)?,
         }
         self.seq += 1;
         Ok(())
     }
 
-    fn apply_to_step(&mut self, event: &Event) -> Result<(), IllegalEvent> {
+    fn reopen(&mut self, steps: &[StepId], again: &[StepId], at: Timestamp) {
+        for id in steps {
+            self.steps.entry(id.clone()).or_insert(StepRecord::NEW).reset(again.contains(id));
+        }
+        self.cancelling = None;
+        self.compensating = None;
+        self.paused = None;
+        self.parked = None;
+        self.finished = None;
+        self.began_at = at;
+    }
+
+    fn apply_to_step(&mut self, event: &Event, at: Timestamp) -> Result<(), IllegalEvent> {
         let Some(id) = event.step() else { return Err(self.illegal(event, "no step is named")) };
+        let seq = self.seq + 1;
         let record = self.steps.entry(id.clone()).or_insert(StepRecord::NEW);
         if let Event::StepStarted { attempt, .. } = event
             && *attempt != record.attempt + 1
@@ -144,11 +236,28 @@ impl Run {
             }
         }
         match event {
-            Event::StepStarted { attempt, .. } => record.attempt = *attempt,
+            Event::StepStarted { attempt, .. } => {
+                record.attempt = *attempt;
+                record.began_at.get_or_insert(at);
+            }
+            Event::StepSucceeded { .. } => record.succeeded_seq = Some(seq),
+            Event::EffectCompensated { .. } => record.compensated = true,
+            Event::EachBegan { items, label, .. } => {
+                record.items = Some(Items { values: Arc::new(items.clone()), label: *label });
+            }
+            Event::WaitEnded { happening: Some(happening), .. } => {
+                self.heard.insert(*happening);
+            }
             Event::AttemptFailed { error, .. } if error.kind == ErrorKind::KeyTaken => record.waits += 1,
             Event::AttemptFailed { .. } => record.failures += 1,
             Event::ReviewOpened(_) => record.reviews += 1,
-            Event::EffectStarted { again: true, .. } => record.repeats += 1,
+            Event::EffectReused { effect, of_run, .. } if *of_run == self.id => record.effect = Some(*effect),
+            Event::ChildOpened { run, .. } => record.child = Some(*run),
+            Event::EffectStarted { again, effect, .. } => {
+                record.effect = Some(*effect);
+                record.repeats += u32::from(*again);
+                record.started_at = Some(at);
+            }
             Event::ModelCalled { call, .. } => record.cost_micros += call.cost_micros,
             _ => {}
         }
@@ -176,7 +285,9 @@ impl Run {
     pub fn context(&self, workspace: &Value) -> Value {
         let mut steps = Map::new();
         for (id, record) in &self.steps {
-            if let StepStatus::Succeeded { output, confidence, .. } = &record.status {
+            if let StepStatus::Succeeded { output, confidence, .. } = &record.status
+                && !id.0.contains('/')
+            {
                 steps.insert(id.0.clone(), json!({"output": output, "confidence": confidence}));
             }
         }
@@ -186,6 +297,43 @@ impl Run {
             "run": {"id": self.id, "title": self.opened.title, "opened_at": self.opened_at},
             "steps": steps,
         })
+    }
+
+    /// What the templates of one step may name: [`Run::context`], for an item also `item` and `index`, for
+    /// an undoing also the `output` of what it undoes.
+    #[must_use]
+    pub fn context_of(&self, step: &StepId, workspace: &Value) -> Value {
+        let mut context = self.context(workspace);
+        let place = step.place();
+        if let (Some(index), Some(items)) = (place.item, &self.record(&place.base.into()).items) {
+            context["item"] = items.values.get(index).cloned().unwrap_or_default();
+            context["index"] = json!(index);
+        }
+        if place.undo
+            && let StepStatus::Succeeded { output, .. } = self.status(&step.undone())
+        {
+            context["output"] = output.clone();
+        }
+        context
+    }
+
+    /// The label of the value at a path in a template of one step.
+    #[must_use]
+    pub fn label_in(&self, step: &StepId, path: &str) -> Label {
+        let place = step.place();
+        match path.split('.').next() {
+            // Elsewhere these are names of a template's own, whose sources it names as well.
+            Some("item") => match (place.item, &self.record(&place.base.into()).items) {
+                (Some(_), Some(items)) => items.label,
+                _ => Label::Owner,
+            },
+            Some("index") => Label::System,
+            Some("output") => match self.status(&step.undone()) {
+                StepStatus::Succeeded { label, .. } if place.undo => *label,
+                _ => Label::Owner,
+            },
+            _ => self.label_of(path),
+        }
     }
 
     /// The label of the value at a template's path.
@@ -219,7 +367,10 @@ impl RunStatus {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Running => "running",
+            Self::Queued => "queued",
             Self::Waiting => "waiting",
+            Self::Paused => "paused",
+            Self::Parked => "parked",
             Self::Over(Outcome::Succeeded) => "succeeded",
             Self::Over(Outcome::Declined) => "declined",
             Self::Over(Outcome::Failed) => "failed",
@@ -234,8 +385,14 @@ impl RunStatus {
 pub enum RunStatus {
     /// A node has it in motion, or is about to.
     Running,
-    /// It sleeps until a decision or a moment.
+    /// There is no room for it yet.
+    Queued,
+    /// It sleeps until a decision, an event or a moment.
     Waiting,
+    /// The owner holds it.
+    Paused,
+    /// Steward cannot go on with it; the owner is asked.
+    Parked,
     /// It has ended.
     Over(Outcome),
 }

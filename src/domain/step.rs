@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::domain::action::Action;
-use crate::domain::event::{Ask, Event, Proposal, StepError, Verdict};
-use crate::domain::ids::{EffectId, ReviewId};
+use crate::domain::event::{Ask, Event, Proposal, StepError, Topic, Verdict};
+use crate::domain::ids::{EffectId, ReviewId, RunId};
 use crate::domain::label::Label;
 
 /// Where a step stands.
@@ -67,6 +67,23 @@ pub enum StepStatus {
         /// What is known.
         evidence: String,
     },
+    /// The same is being done for each item of a list; the items are steps of their own.
+    Each {
+        /// How many items there are.
+        count: usize,
+    },
+    /// It waits for an event, a moment, or whichever comes first.
+    Waiting {
+        /// The event.
+        topic: Option<Topic>,
+        /// The moment.
+        due_at: Option<Timestamp>,
+    },
+    /// It waits for the end of another run.
+    Child {
+        /// That run.
+        run: RunId,
+    },
     /// The effect happened; the step's output is next.
     Effected {
         /// What the connector answered.
@@ -113,6 +130,9 @@ impl StepStatus {
             Self::Decided { .. } => "decided",
             Self::Effecting { .. } => "effecting",
             Self::Undone { .. } => "undone",
+            Self::Each { .. } => "each",
+            Self::Waiting { .. } => "waiting",
+            Self::Child { .. } => "child",
             Self::InDoubt { .. } => "in_doubt",
             Self::Effected { .. } => "effected",
             Self::Succeeded { .. } => "succeeded",
@@ -138,7 +158,18 @@ impl StepStatus {
     pub fn next(self, event: &Event) -> Result<Self, Self> {
         use Event as E;
         Ok(match (self, event) {
-            (Self::Pending | Self::Running | Self::Backoff { .. }, E::StepStarted { .. }) => Self::Running,
+            (
+                Self::Pending | Self::Running | Self::Backoff { .. } | Self::Decided { ask: Ask::Undo, .. },
+                E::StepStarted { .. },
+            ) => Self::Running,
+            (Self::Running, E::EachBegan { items, .. }) => Self::Each { count: items.len() },
+            (Self::Running, E::WaitBegan { topic, due_at, .. }) => {
+                Self::Waiting { topic: topic.clone(), due_at: *due_at }
+            }
+            (Self::Waiting { .. } | Self::Child { .. }, E::WaitEnded { .. }) => Self::Running,
+            (Self::Running, E::StepSkipped { reason, .. }) => Self::Skipped { reason: reason.clone() },
+            (Self::Running, E::ChildOpened { run, .. }) => Self::Child { run: *run },
+            (status @ Self::Succeeded { .. }, E::EffectCompensated { .. }) => status,
             (Self::Running, E::ModelCalled { .. }) => Self::Running,
             (Self::Running, E::AttemptFailed { error, retry_at, .. }) => {
                 Self::Backoff { until: *retry_at, error: error.clone(), approved: None }
@@ -147,14 +178,14 @@ impl StepStatus {
                 Self::Backoff { until: *retry_at, error: error.clone(), approved: Some(proposal) }
             }
             (
-                Self::Pending | Self::Running | Self::Effected { .. },
+                Self::Pending | Self::Running | Self::Effected { .. } | Self::Each { .. },
                 E::StepSucceeded { output, label, confidence, .. },
             )
             | (Self::Decided { .. }, E::StepSucceeded { output, label, confidence, .. }) => {
                 Self::Succeeded { output: output.clone(), label: *label, confidence: *confidence }
             }
             (Self::Pending, E::StepSkipped { reason, .. }) => Self::Skipped { reason: reason.clone() },
-            (Self::Decided { .. }, E::StepDeclined { reason, .. }) => {
+            (Self::Decided { .. } | Self::Running, E::StepDeclined { reason, .. }) => {
                 Self::Declined { reason: reason.clone() }
             }
             (
@@ -163,6 +194,7 @@ impl StepStatus {
                 | Self::Proposed { .. }
                 | Self::Decided { .. }
                 | Self::Undone { .. }
+                | Self::Each { .. }
                 | Self::Backoff { .. },
                 E::StepFailed { error, .. },
             ) => Self::Failed { error: error.clone() },
@@ -179,6 +211,10 @@ impl StepStatus {
                 Self::Asking { review: question.review, ask: question.ask, proposal: Some(proposal) }
             }
             (Self::Running, E::ReviewOpened(question)) => {
+                Self::Asking { review: question.review, ask: question.ask, proposal: None }
+            }
+            // An undo that failed is never forgotten: it becomes a question.
+            (Self::Failed { .. }, E::ReviewOpened(question)) if question.ask == Ask::Undo => {
                 Self::Asking { review: question.review, ask: question.ask, proposal: None }
             }
             (Self::Asking { ask, proposal, .. }, E::ReviewDecided { verdict, .. }) => {
@@ -227,7 +263,18 @@ impl StepStatus {
                 | E::ReviewOpened(_)
                 | E::ReviewDecided { .. }
                 | E::ReviewSuperseded { .. }
+                | E::EachBegan { .. }
+                | E::WaitBegan { .. }
+                | E::WaitEnded { .. }
+                | E::ChildOpened { .. }
+                | E::EffectCompensated { .. }
                 | E::RunCancelling { .. }
+                | E::RunCompensating { .. }
+                | E::RunPaused { .. }
+                | E::RunResumed { .. }
+                | E::RunReopened { .. }
+                | E::RunParked(_)
+                | E::RunUnparked { .. }
                 | E::RunFinished { .. },
             ) => return Err(status),
         })

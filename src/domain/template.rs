@@ -238,7 +238,7 @@ fn mentioned(text: &str, mut in_code: bool, found: &mut BTreeSet<String>) {
 }
 
 /// The names under which a run's values are reached.
-const ROOTS: [&str; 4] = ["input", "steps", "run", "workspace"];
+const ROOTS: [&str; 7] = ["input", "steps", "run", "workspace", "item", "index", "output"];
 
 /// The length of a quoted text, its quotes included.
 fn literal(text: &str, quote: char) -> usize {

@@ -2,11 +2,12 @@
 //! uses, so its digest pins everything a run depends on that lives in the owner's files.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::domain::admission::Flow;
 use crate::domain::digest::Digest;
 use crate::domain::duration::Span;
 use crate::domain::ids::{AgentName, StepId, WorkflowName};
@@ -25,6 +26,15 @@ pub struct Version {
     pub steps: Vec<Step>,
     /// The agents that the steps use, as they were when this version was made.
     pub agents: BTreeMap<AgentName, Agent>,
+    /// How long a run may take in all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Span>,
+    /// What a run gives to whoever waits for it: templates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<Value>,
+    /// How many of its runs may be under way, and who goes first when there is not room for all.
+    #[serde(default, skip_serializing_if = "Flow::is_default")]
+    pub flow: Flow,
 }
 
 impl Version {
@@ -34,10 +44,31 @@ impl Version {
         Digest::of_json(&serde_json::to_value(self).unwrap_or_default())
     }
 
-    /// The step of that name.
+    /// The step of that name: one of the file's, an item of one (`remind/3`), or the undoing of
+    /// either (`save/undo`, `remind/3/undo`).
     #[must_use]
-    pub fn step(&self, id: &StepId) -> Option<&Step> {
-        self.steps.iter().find(|step| step.id == *id)
+    pub fn step(&self, id: &StepId) -> Option<Cow<'_, Step>> {
+        let place = id.place();
+        let step = self.steps.iter().find(|step| step.id.as_str() == place.base)?;
+        let item = match place.item {
+            Some(index) => Cow::Owned(step.item(index)),
+            None => Cow::Borrowed(step),
+        };
+        if place.undo { item.undoing().map(Cow::Owned) } else { Some(item) }
+    }
+
+    /// Every step that comes after one of these, and these themselves.
+    #[must_use]
+    pub fn descendants(&self, of: &BTreeSet<StepId>) -> BTreeSet<StepId> {
+        let mut found = of.clone();
+        loop {
+            let more = self.steps.iter().filter(|step| step.needs.iter().any(|need| found.contains(need)));
+            let more: Vec<_> = more.map(|step| step.id.clone()).filter(|id| !found.contains(id)).collect();
+            if more.is_empty() {
+                return found;
+            }
+            found.extend(more);
+        }
     }
 }
 
@@ -49,7 +80,7 @@ pub struct Step {
     /// What the owner calls it; the id when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// The steps that must be over before this one begins: the one before it in the file.
+    /// The steps that must be over before this one begins.
     pub needs: Vec<StepId>,
     /// A condition; the step is skipped when it is false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -61,6 +92,45 @@ pub struct Step {
     pub retry: Retry,
     /// How long one attempt may take.
     pub timeout: Span,
+    /// How long all attempts may take together, the waiting between them included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Span>,
+    /// Set when the step does the same for each item of a list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub each: Option<Each>,
+    /// What undoes it when its run fails or is cancelled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undo: Option<Undo>,
+}
+
+/// A list, and how its items are worked through.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Each {
+    /// The list: a template.
+    pub of: String,
+    /// How many items may be under way at once, at least 1.
+    pub parallel: u32,
+    /// What follows when an item fails.
+    pub on_failure: OnFailure,
+}
+
+/// What follows when an item of a list fails.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnFailure {
+    /// No further item begins, and the step fails.
+    Stop,
+    /// The others go on; the step's output says which failed.
+    Continue,
+}
+
+/// The action that takes back what a step did.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Undo {
+    /// The action's name.
+    pub action: String,
+    /// Its parameters: a mapping of templates, or one template that gives the whole of them.
+    pub with: Value,
 }
 
 impl Step {
@@ -80,11 +150,50 @@ impl Step {
                 std::iter::once(Cow::Borrowed(&action.with)).chain(key).collect()
             }
             StepKind::Review(review) => vec![Cow::Owned(Value::String(review.ask.clone()))],
+            StepKind::Wait(wait) => {
+                let texts = wait.matches.iter().chain(&wait.until);
+                texts.map(|text| Cow::Owned(Value::String(text.clone()))).collect()
+            }
+            StepKind::Workflow(child) => vec![Cow::Borrowed(&child.with)],
         }
+    }
+
+    /// The step that does this for the item at `index`.
+    fn item(&self, index: usize) -> Self {
+        Self {
+            id: self.id.item(index),
+            name: Some(format!("{} ({})", self.title(), index + 1)),
+            needs: Vec::new(),
+            when: None,
+            each: None,
+            ..self.clone()
+        }
+    }
+
+    /// The step that undoes this one.
+    fn undoing(&self) -> Option<Self> {
+        let undo = self.undo.as_ref()?;
+        let kind = StepKind::Action(ActionStep {
+            action: undo.action.clone(),
+            with: undo.with.clone(),
+            dedupe: None,
+            review: None,
+        });
+        Some(Self {
+            id: self.id.undo(),
+            name: Some(format!("Undo: {}", self.title())),
+            needs: Vec::new(),
+            when: None,
+            kind,
+            deadline: None,
+            each: None,
+            undo: None,
+            ..self.clone()
+        })
     }
 }
 
-/// What a step does. Waits, loops and child workflows will be further kinds.
+/// What a step does.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StepKind {
@@ -94,6 +203,39 @@ pub enum StepKind {
     Action(ActionStep),
     /// Ask the owner.
     Review(ReviewStep),
+    /// Wait for an event or a moment.
+    Wait(WaitStep),
+    /// Open a run of another workflow and wait for its end.
+    Workflow(ChildStep),
+}
+
+/// A step that waits: for an event at most so long, for a length of time, or until a moment.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct WaitStep {
+    /// The event's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event: Option<String>,
+    /// What the event must be about: a template.
+    #[serde(default, rename = "match", skip_serializing_if = "Option::is_none")]
+    pub matches: Option<String>,
+    /// How long to wait, or the longest time to wait for the event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub span: Option<Span>,
+    /// The moment, or the last moment for the event: a template that gives a date or a date with a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
+}
+
+/// A step that opens a run of another workflow.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct ChildStep {
+    /// Which workflow.
+    pub workflow: WorkflowName,
+    /// That run's input: a mapping of templates.
+    pub with: Value,
+    /// The most that its model calls may cost, millionths of the currency.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget_micros: Option<i64>,
 }
 
 /// A step that asks an agent.

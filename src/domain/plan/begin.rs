@@ -37,11 +37,11 @@ impl Planner<'_, '_> {
         match self.not_needed(step) {
             Ok(Some(reason)) => self.system(Event::StepSkipped { step: step.id.clone(), reason }),
             Ok(None) => match &step.kind {
-                StepKind::Action(action) if reach(action) == Reach::Pure => {
+                StepKind::Action(action) if reach(action) == Reach::Pure && step.each.is_none() => {
                     self.tasks.push(Task::Instant(step.id.clone()));
                     Ok(())
                 }
-                StepKind::Agent(_) | StepKind::Action(_) | StepKind::Review(_) => self.begin_attempt(step),
+                _ => self.begin_attempt(step),
             },
             Err(error) => self.fail(step, ErrorKind::Invalid, error.to_string()),
         }
@@ -53,6 +53,9 @@ impl Planner<'_, '_> {
         if let Some(condition) = &step.when {
             template::expression_paths(condition, &mut named)?;
         }
+        if let Some(each) = &step.each {
+            template::paths(&Value::String(each.of.clone()), &mut named)?;
+        }
         for text in step.templates() {
             template::paths(&text, &mut named)?;
         }
@@ -63,7 +66,7 @@ impl Planner<'_, '_> {
             }
         }
         match &step.when {
-            Some(condition) if !self.scope().holds(condition)? => {
+            Some(condition) if !self.scope(&step.id).holds(condition)? => {
                 Ok(Some(format!("not the case: {condition}")))
             }
             _ => Ok(None),
@@ -81,10 +84,15 @@ impl Planner<'_, '_> {
         if let Some(approved) = approved {
             return self.start_approved(step, *approved);
         }
+        if let Some(each) = &step.each {
+            return self.begin_each(step, each);
+        }
         let begun = match &step.kind {
             StepKind::Agent(agent) => self.begin_agent(step, agent),
             StepKind::Action(action) => self.begin_action(step, action),
             StepKind::Review(review) => self.begin_review(step, review),
+            StepKind::Wait(wait) => self.begin_wait(step, wait),
+            StepKind::Workflow(child) => self.begin_child(step, child),
         };
         match begun {
             Ok(done) => done,
@@ -93,7 +101,10 @@ impl Planner<'_, '_> {
     }
 
     fn begin_agent(&mut self, step: &Step, agent: &AgentStep) -> Begun {
-        let scope = self.scope();
+        if self.left() == Some(0) {
+            return Ok(self.fail(step, ErrorKind::Budget, "what this run may cost is spent"));
+        }
+        let scope = self.scope(&step.id);
         let (with, label) = (scope.fill(&agent.with)?, scope.label(&agent.with)?);
         drop(scope);
         self.tasks.push(Task::Agent { step: step.id.clone(), with, label });
@@ -101,18 +112,36 @@ impl Planner<'_, '_> {
     }
 
     fn begin_action(&mut self, step: &Step, wanted: &ActionStep) -> Begun {
-        let action = Action { action: wanted.action.clone(), params: self.scope().fill(&wanted.with)? };
-        let labels = self.labels(&wanted.with)?;
+        let params = self.scope(&step.id).fill(&wanted.with)?;
+        let labels = self.labels(step, &wanted.with, &params)?;
+        let action = Action { action: wanted.action.clone(), params };
         if reach(wanted) == Reach::Read {
             let label = Label::join_all(labels.values().copied());
             self.tasks.push(Task::Read { step: step.id.clone(), action, label });
             return Ok(Ok(()));
         }
-        let key = match &wanted.dedupe {
-            Some(template) => self.scope().text(template)?,
-            None => format!("{}/{}", self.run.id, step.id),
-        };
+        let key = self.key(step, wanted)?;
         Ok(self.propose(step, wanted, action, labels, key))
+    }
+
+    /// Under one key an action is carried out once. A run made from another one shares its keys, and so
+    /// repeats nothing, unless the owner wants it to.
+    fn key(&self, step: &Step, wanted: &ActionStep) -> Result<String, TemplateError> {
+        let run = match &self.run.opened.rerun {
+            Some(rerun) if !rerun.repeat => rerun.root,
+            _ => self.run.id,
+        };
+        let key = match &wanted.dedupe {
+            Some(template) => self.scope(&step.id).text(template)?,
+            None => format!("{run}/{}", step.id),
+        };
+        let repeated =
+            matches!(&self.run.opened.rerun, Some(rerun) if rerun.repeat && wanted.dedupe.is_some());
+        Ok(match self.run.record(&step.id).generation {
+            _ if repeated => format!("{key}#{run}"),
+            0 => key,
+            generation => format!("{key}#{generation}"),
+        })
     }
 
     fn propose(
@@ -179,7 +208,8 @@ impl Planner<'_, '_> {
         action: &Action,
         existing: &super::Existing,
     ) -> Result<(), IllegalEvent> {
-        if existing.digest != action.digest() {
+        let same_work = existing.run == self.run.id || self.run.opened.rerun.is_some();
+        if existing.digest != action.digest() && !same_work {
             let message = format!("its key was used by run {} for another action", existing.run);
             return self.fail(step, ErrorKind::Invalid, message);
         }
@@ -260,7 +290,7 @@ impl Planner<'_, '_> {
         let Some(agent) = self.env.version.agents.get(&wanted.agent) else {
             return self.fail(step, ErrorKind::Invalid, format!("there is no agent `{}`", wanted.agent));
         };
-        let scope = self.scope();
+        let scope = self.scope(&step.id);
         let (with, label) = match (scope.fill(&wanted.with), scope.label(&wanted.with)) {
             (Ok(with), Ok(label)) => (with, label),
             (Err(error), _) | (_, Err(error)) => {
@@ -296,7 +326,7 @@ impl Planner<'_, '_> {
     }
 
     fn begin_review(&mut self, step: &Step, wanted: &ReviewStep) -> Begun {
-        let title = self.scope().text(&wanted.ask)?;
+        let title = self.scope(&step.id).text(&wanted.ask)?;
         let artifacts = self.artifacts(&wanted.shows);
         let question = Question {
             step: step.id.clone(),
@@ -334,7 +364,7 @@ impl Planner<'_, '_> {
                 evidence.to_owned(),
                 "`happened`: go on as if it succeeded; `again`: do it (perhaps a second time); `give_up`: stop".into(),
             ],
-            artifacts: Vec::new(),
+            artifacts: self.known_of(proposal),
             digest: proposal.digest,
             action: Some(proposal.action.clone()),
             form: Some(json!({"type": "string", "enum": IN_DOUBT_CHOICES})),
@@ -343,12 +373,27 @@ impl Planner<'_, '_> {
         self.open(question)
     }
 
-    fn open(&mut self, question: Question) -> Result<(), IllegalEvent> {
+    /// What is known of an effect in doubt.
+    fn known_of(&self, proposal: &Proposal) -> Vec<Artifact> {
+        let record = self.run.record(&proposal.step);
+        let repeat = (self.env.repeat)(&proposal.action);
+        let known = [
+            ("started at", json!(record.started_at)),
+            ("key", json!(proposal.key)),
+            ("attempt", json!(record.attempt)),
+            ("repeating it", json!(repeat)),
+        ];
+        let artifact =
+            |(title, value): (&str, Value)| Artifact { title: title.to_owned(), label: Label::System, value };
+        known.into_iter().map(artifact).collect()
+    }
+
+    pub(super) fn open(&mut self, question: Question) -> Result<(), IllegalEvent> {
         let label = Label::join_all(question.artifacts.iter().map(|artifact| artifact.label));
         self.emit("system", label, Event::ReviewOpened(question))
     }
 
-    fn next_review(&self, step: &StepId) -> ReviewId {
+    pub(super) fn next_review(&self, step: &StepId) -> ReviewId {
         ReviewId::derive(self.run.id, step, self.run.record(step).reviews + 1)
     }
 
@@ -364,10 +409,15 @@ impl Planner<'_, '_> {
         paths.iter().filter_map(artifact).take(MAX_ARTIFACTS).collect()
     }
 
-    fn labels(&self, with: &Value) -> Result<Labels, TemplateError> {
-        let scope = self.scope();
+    /// The label of each parameter. One template that gives all of them labels each of them.
+    fn labels(&self, step: &Step, with: &Value, filled: &Value) -> Result<Labels, TemplateError> {
+        let scope = self.scope(&step.id);
         let empty = Map::new();
-        let params = with.as_object().unwrap_or(&empty);
+        let Some(params) = with.as_object() else {
+            let label = scope.label(with)?;
+            let names = filled.as_object().unwrap_or(&empty).keys();
+            return Ok(names.map(|name| (name.clone(), label)).collect());
+        };
         params.iter().map(|(name, template)| Ok((name.clone(), scope.label(template)?))).collect()
     }
 
@@ -389,13 +439,19 @@ impl Planner<'_, '_> {
         answers.join(Label::join_all(proposal.labels.values().copied()))
     }
 
-    fn scope(&self) -> Scope<'_> {
-        Scope::lazy(|| self.run.context(self.env.workspace), |path| self.run.label_of(path))
+    /// What the templates of a step may name: an item also `item` and `index`, an undoing also `output`.
+    pub(super) fn scope(&self, step: &StepId) -> Scope<'_> {
+        let (here, there) = (step.clone(), step.clone());
+        Scope::lazy(
+            move || self.run.context_of(&here, self.env.workspace),
+            move |path| self.run.label_in(&there, path),
+        )
     }
 
     /// A pure step's output is its value.
     pub(super) fn instant(&mut self, id: &StepId) -> Result<(), IllegalEvent> {
         let Some(step) = self.env.version.step(id) else { return Ok(()) };
+        let step = &*step;
         let (StepKind::Action(wanted), StepStatus::Pending) = (&step.kind, self.run.status(id)) else {
             return Ok(());
         };
@@ -403,7 +459,7 @@ impl Planner<'_, '_> {
             return Ok(());
         }
         let filled = {
-            let scope = self.scope();
+            let scope = self.scope(&step.id);
             scope.fill(&wanted.with).and_then(|filled| Ok((filled, scope.label(&wanted.with)?)))
         };
         match filled {
@@ -417,7 +473,7 @@ impl Planner<'_, '_> {
 }
 
 /// A step begun, or the template that could not be filled in.
-type Begun = Result<Result<(), IllegalEvent>, TemplateError>;
+pub(super) type Begun = Result<Result<(), IllegalEvent>, TemplateError>;
 
 fn reach(wanted: &ActionStep) -> Reach {
     action::spec(&wanted.action).map_or(Reach::External, |spec| spec.reach)

@@ -20,6 +20,9 @@ impl Planner<'_, '_> {
         verdict: &Verdict,
         by: &str,
     ) -> Result<(), IllegalEvent> {
+        if self.run.parked == Some(review) {
+            return self.unpark(review, verdict, by);
+        }
         let waiting = self.run.steps.iter().find_map(|(id, record)| match record.status {
             StepStatus::Asking { review: open, .. } if open == review => Some(id.clone()),
             _ => None,
@@ -54,6 +57,7 @@ impl Planner<'_, '_> {
             (Ask::InDoubt, Verdict::Answered { answer }, Some(proposal)) => {
                 self.resolve_doubt(step, proposal, answer.as_str())
             }
+            (Ask::Undo, Verdict::Answered { answer }, _) => self.resolve_undo(step, answer.as_str()),
             (ask, Verdict::Rejected { reason }, proposal) => {
                 self.give_back(ask, proposal.as_deref(), "the owner said no")?;
                 self.decline(step, &reason)
@@ -70,11 +74,13 @@ impl Planner<'_, '_> {
     fn give_back(&mut self, ask: Ask, proposal: Option<&Proposal>, reason: &str) -> Result<(), IllegalEvent> {
         match (ask, proposal) {
             (Ask::Approval, Some(proposal)) => self.withdraw(proposal, reason),
-            (Ask::Approval | Ask::Answer | Ask::Question | Ask::InDoubt, _) => Ok(()),
+            (Ask::Approval | Ask::Answer | Ask::Question | Ask::InDoubt | Ask::Undo | Ask::Parked, _) => {
+                Ok(())
+            }
         }
     }
 
-    fn answer(&mut self, step: &Step, output: Value) -> Result<(), IllegalEvent> {
+    pub(super) fn answer(&mut self, step: &Step, output: Value) -> Result<(), IllegalEvent> {
         let event = Event::StepSucceeded {
             step: step.id.clone(),
             attempt: self.run.record(&step.id).attempt,
@@ -85,7 +91,7 @@ impl Planner<'_, '_> {
         self.emit("owner", Label::Owner, event)
     }
 
-    fn decline(&mut self, step: &Step, reason: &str) -> Result<(), IllegalEvent> {
+    pub(super) fn decline(&mut self, step: &Step, reason: &str) -> Result<(), IllegalEvent> {
         let reason = if reason.is_empty() { "the owner said no" } else { reason };
         let event = Event::StepDeclined { step: step.id.clone(), reason: reason.to_owned() };
         self.emit("owner", Label::Owner, event)

@@ -14,30 +14,68 @@ use crate::domain::workflow::{Step, StepKind};
 
 impl Planner<'_, '_> {
     pub(super) fn learn(&mut self, stimulus: &Stimulus) -> Result<(), IllegalEvent> {
-        if self.run.finished.is_some() {
-            return Ok(()); // what comes after the end changes nothing
+        match stimulus {
+            Stimulus::Reopen { by, from, repeat } => return self.reopen(by, from.as_ref(), *repeat),
+            _ if self.run.finished.is_some() => return Ok(()), // what comes after the end changes nothing
+            _ => {}
         }
         match stimulus {
-            Stimulus::Tick => Ok(()),
+            Stimulus::Tick | Stimulus::Quiet(_) | Stimulus::Reopen { .. } => Ok(()),
             Stimulus::Recovered => self.recover(),
             Stimulus::Instant(step) => self.instant(step),
             Stimulus::Tried(step, call) => self.tried(step, call),
             Stimulus::Answered(step, call, answer) => self.answered(step, call.as_ref(), answer),
             Stimulus::Read(step, result) => self.read(step, result),
-            Stimulus::Effect(step, result) => self.effect(step, result),
+            Stimulus::Effect(step, result) => self.effect(step, result, false),
+            Stimulus::Probed(step, result) => self.effect(step, result, true),
             Stimulus::Decided { review, verdict, by } => self.decided(*review, verdict, by),
-            Stimulus::Cancel { by } if self.run.cancelling.is_none() => {
+            Stimulus::Cancel { by } if self.run.cancelling.is_none() && self.run.compensating.is_none() => {
+                if let Some(review) = self.run.parked {
+                    self.emit("owner", Label::Owner, Event::RunUnparked { review, by: by.clone() })?;
+                }
                 self.emit("owner", Label::Owner, Event::RunCancelling { by: by.clone() })
             }
-            Stimulus::Cancel { .. } => Ok(()),
+            Stimulus::Pause { by } if self.run.paused.is_none() => {
+                self.emit("owner", Label::Owner, Event::RunPaused { by: by.clone() })
+            }
+            Stimulus::Resume { by } if self.run.paused.is_some() => {
+                self.emit("owner", Label::Owner, Event::RunResumed { by: by.clone() })?;
+                // It was loaded for this: whatever was under way when it was held is not any more.
+                match self.unmoved {
+                    true => self.recover(),
+                    false => Ok(()),
+                }
+            }
+            Stimulus::Cancel { .. } | Stimulus::Pause { .. } | Stimulus::Resume { .. } => Ok(()),
+            Stimulus::Happened { step, happening, data, label } => {
+                self.happened(step, *happening, data, *label)
+            }
+            Stimulus::Opened(step, opened) => self.opened(step, opened),
+            Stimulus::ChildEnded(step, end) => self.child_ended(step, end),
         }
     }
 
     /// After a crash: agents and reads begin a new attempt; effects go the way their connector declares.
-    fn recover(&mut self) -> Result<(), IllegalEvent> {
-        for step in &self.env.version.steps {
+    pub(super) fn recover(&mut self) -> Result<(), IllegalEvent> {
+        if self.is_held() || self.run.parked.is_some() {
+            self.unmoved = true; // once it is let go it is loaded anew
+            return Ok(());
+        }
+        self.unmoved = false;
+        let begun: Vec<StepId> = self.run.steps.keys().cloned().collect();
+        for id in begun {
+            let Some(step) = self.env.version.step(&id) else { continue };
             match self.run.status(&step.id).clone() {
-                StepStatus::Running => self.begin_attempt(step)?,
+                StepStatus::Running => self.begin_attempt(&step)?,
+                StepStatus::Waiting { topic: Some(topic), .. } => {
+                    self.tasks.push(Task::Listen { step: id, topic })
+                }
+                StepStatus::Child { run } => {
+                    if self.run.compensating.is_some() {
+                        self.tasks.push(Task::Stop(run));
+                    }
+                    self.tasks.push(Task::Attend { step: id, run });
+                }
                 StepStatus::Effecting { proposal } => match (self.env.repeat)(&proposal.action) {
                     Repeat::Natural | Repeat::Token => self.perform_again(proposal)?,
                     Repeat::Probe => self.tasks.push(Task::Probe(proposal)),
@@ -86,6 +124,7 @@ impl Planner<'_, '_> {
         let (Some(step), StepStatus::Running) = (self.env.version.step(id), self.run.status(id)) else {
             return Ok(());
         };
+        let step = &*step;
         match answer {
             Answer::Output { output, label, confidence } => {
                 let event = Event::StepSucceeded {
@@ -107,14 +146,15 @@ impl Planner<'_, '_> {
             return Ok(());
         };
         match result {
-            Ok((output, label)) => self.succeed(step, output.clone(), *label),
-            Err(error) => self.failed_attempt(step, error),
+            Ok((output, label)) => self.succeed(&step, output.clone(), *label),
+            Err(error) => self.failed_attempt(&step, error),
         }
     }
 
-    fn effect(&mut self, id: &StepId, result: &EffectResult) -> Result<(), IllegalEvent> {
+    fn effect(&mut self, id: &StepId, result: &EffectResult, probed: bool) -> Result<(), IllegalEvent> {
         let StepStatus::Effecting { proposal } = self.run.status(id).clone() else { return Ok(()) };
         let Some(step) = self.env.version.step(id) else { return Ok(()) };
+        let step = &*step;
         let effect = proposal.effect;
         let connector = format!("connector:{}", proposal.action.action);
         match result {
@@ -129,17 +169,36 @@ impl Planner<'_, '_> {
                 self.emit(connector, Label::System, event)?;
                 self.failed_attempt(step, error)
             }
+            // Repeating is beginning again: not while the owner holds everything.
+            EffectResult::Unknown(_) | EffectResult::Absent if self.is_held() => {
+                let (id, result) = (id.clone(), result.clone());
+                self.deferred.push(if probed {
+                    Stimulus::Probed(id, result)
+                } else {
+                    Stimulus::Effect(id, result)
+                });
+                Ok(())
+            }
             EffectResult::Unknown(evidence) => match (self.env.repeat)(&proposal.action) {
                 // Harmless to repeat, but not for ever: what stays unknown is the owner's to look at.
-                Repeat::Natural | Repeat::Token if self.run.record(id).repeats + 1 < step.retry.attempts => {
-                    self.perform_again(proposal)
+                Repeat::Natural | Repeat::Token if self.may_repeat(step) => self.perform_again(proposal),
+                Repeat::Probe if !probed => {
+                    self.tasks.push(Task::Probe(proposal));
+                    Ok(())
                 }
                 Repeat::Natural | Repeat::Token | Repeat::Probe | Repeat::None => {
                     self.doubt(id, &proposal, evidence)
                 }
             },
-            EffectResult::Absent => self.perform_again(proposal),
+            EffectResult::Absent if self.may_repeat(step) => self.perform_again(proposal),
+            EffectResult::Absent => {
+                self.doubt(id, &proposal, "it was looked up again and again, and never there")
+            }
         }
+    }
+
+    fn may_repeat(&self, step: &Step) -> bool {
+        self.run.record(&step.id).repeats + 1 < step.retry.attempts
     }
 
     pub(super) fn succeed(&mut self, step: &Step, output: Value, label: Label) -> Result<(), IllegalEvent> {

@@ -1,6 +1,10 @@
 //! Settling: begin, resume, skip and finish steps until nothing more can happen without waiting.
 
-use crate::domain::event::{Ask, Event, Outcome, Proposal};
+use jiff::Timestamp;
+
+use crate::domain::duration::Span;
+use crate::domain::event::{ErrorKind, Event, Outcome, Proposal};
+use crate::domain::ids::StepId;
 use crate::domain::plan::{Planner, Rest, Task};
 use crate::domain::run::IllegalEvent;
 use crate::domain::step::StepStatus;
@@ -9,109 +13,92 @@ use crate::domain::workflow::Step;
 impl Planner<'_, '_> {
     /// Does everything that can be done without waiting.
     pub(super) fn settle(&mut self) -> Result<(), IllegalEvent> {
-        while self.run.finished.is_none() {
+        while self.run.finished.is_none() && self.run.parked.is_none() && !self.is_held() {
             let before = self.run.seq;
-            if self.run.cancelling.is_some() {
-                return self.cancel();
-            }
-            if self.finish_early()? {
-                return Ok(());
-            }
-            for step in &self.env.version.steps {
-                self.settle_step(step)?;
-            }
-            if self.env.version.steps.iter().all(|step| self.run.status(&step.id).is_over()) {
-                let outcome =
-                    self.early_outcome().unwrap_or((Outcome::Succeeded, "every step is done".into()));
-                return self.finish(outcome.0, outcome.1);
+            if self.run.compensating.is_some() {
+                self.compensate()?;
+            } else if let Some((outcome, reason)) = self.end_in_sight() {
+                self.wind_down(outcome, reason)?;
+            } else {
+                self.go_on()?;
             }
             if self.run.seq == before {
-                return Ok(());
+                break;
             }
         }
         Ok(())
     }
 
-    fn settle_step(&mut self, step: &Step) -> Result<(), IllegalEvent> {
+    /// Nothing begins while the owner holds the run, its workflow, or everything. A run that is to be
+    /// cancelled need not be let go first.
+    pub(super) fn is_held(&self) -> bool {
+        self.env.paused || (self.run.paused.is_some() && self.run.cancelling.is_none())
+    }
+
+    fn go_on(&mut self) -> Result<(), IllegalEvent> {
+        for step in &self.env.version.steps {
+            self.settle_step(step)?;
+        }
+        if self.early_outcome().is_none()
+            && self.env.version.steps.iter().all(|step| self.run.status(&step.id).is_over())
+            && let Ok((output, label)) = self.output()
+        {
+            return self.finish(Outcome::Succeeded, "every step is done".into(), output, label);
+        }
+        Ok(())
+    }
+
+    pub(super) fn settle_step(&mut self, step: &Step) -> Result<(), IllegalEvent> {
+        if self.deadline(step).is_some_and(|deadline| deadline <= self.env.now) {
+            return self.overdue(step);
+        }
         match self.run.status(&step.id) {
             StepStatus::Pending if self.is_ready(step) => self.begin(step),
             StepStatus::Backoff { until, .. } if *until <= self.env.now => self.begin_attempt(step),
             StepStatus::Decided { .. } => self.act_on(step),
+            StepStatus::Waiting { .. } => self.settle_wait(step),
+            StepStatus::Each { .. } => match &step.each {
+                Some(each) => self.settle_each(step, each),
+                None => Ok(()),
+            },
             _ => Ok(()),
         }
     }
 
     pub(super) fn is_ready(&self, step: &Step) -> bool {
         step.needs.iter().all(|need| self.run.status(need).is_over())
-            && !self.tasks.iter().any(|task| matches!(task, Task::Instant(id) if *id == step.id))
-            && self.early_outcome().is_none()
+            && !self.has_begun(&step.id)
+            && (self.run.compensating.is_some() || self.early_outcome().is_none())
     }
 
-    /// A step that failed or was declined ends the run, once nothing is under way any more.
-    fn finish_early(&mut self) -> Result<bool, IllegalEvent> {
-        match self.early_outcome() {
-            Some((outcome, reason)) if !self.is_busy() => self.finish(outcome, reason).map(|()| true),
-            _ => Ok(false),
-        }
+    /// A pure step that is under way has no event yet that would say so.
+    pub(super) fn has_begun(&self, id: &StepId) -> bool {
+        self.tasks.iter().any(|task| matches!(task, Task::Instant(begun) if begun == id))
     }
 
-    fn early_outcome(&self) -> Option<(Outcome, String)> {
-        self.env.version.steps.iter().find_map(|step| match self.run.status(&step.id) {
-            StepStatus::Failed { error } => Some((Outcome::Failed, format!("{}: {error}", step.title()))),
-            StepStatus::Declined { reason } => {
-                Some((Outcome::Declined, format!("{}: {reason}", step.title())))
-            }
+    /// The end of a step's time, while that can still end it: what may have happened must be known
+    /// first, and the owner's time is the review's own.
+    fn deadline(&self, step: &Step) -> Option<Timestamp> {
+        let record = self.run.steps.get(&step.id)?;
+        match record.status {
+            StepStatus::Running
+            | StepStatus::Backoff { .. }
+            | StepStatus::Waiting { .. }
+            | StepStatus::Child { .. } => Some(step.deadline?.after(record.began_at?)),
             _ => None,
-        })
+        }
     }
 
-    fn finish(&mut self, outcome: Outcome, reason: String) -> Result<(), IllegalEvent> {
-        self.withdraw_reviews("the run ended")?;
-        self.tasks.clear();
-        self.system(Event::RunFinished { outcome, reason })
-    }
-
-    /// Stops as soon as no effect is in flight: what may have happened must be known first.
-    fn cancel(&mut self) -> Result<(), IllegalEvent> {
-        self.withdraw_reviews("the run was cancelled")?;
-        for step in &self.env.version.steps {
-            match self.run.status(&step.id) {
-                StepStatus::Decided { ask: Ask::InDoubt, .. } => self.act_on(step)?,
-                StepStatus::Decided { ask: Ask::Approval, proposal: Some(proposal), .. } => {
-                    let proposal = proposal.clone();
-                    self.withdraw(&proposal, "the run was cancelled")?;
-                }
-                _ => {}
-            }
+    fn overdue(&mut self, step: &Step) -> Result<(), IllegalEvent> {
+        let status = self.run.status(&step.id);
+        if let StepStatus::Child { run } = status {
+            self.tasks.push(Task::Stop(*run));
         }
-        self.tasks.retain(|task| matches!(task, Task::Perform(_) | Task::Probe(_)));
-        let in_flight = |status: &StepStatus| {
-            matches!(status, StepStatus::Effecting { .. } | StepStatus::Asking { ask: Ask::InDoubt, .. })
-        };
-        if self.run.steps.values().any(|record| in_flight(&record.status)) {
-            return Ok(());
+        if matches!(status, StepStatus::Waiting { .. } | StepStatus::Child { .. }) {
+            self.system(Event::WaitEnded { step: step.id.clone(), happening: None })?;
         }
-        let by = self.run.cancelling.clone().unwrap_or_default();
-        self.system(Event::RunFinished { outcome: Outcome::Cancelled, reason: format!("cancelled by {by}") })
-    }
-
-    /// Withdraws every open question but the one whether something happened: that stays true.
-    fn withdraw_reviews(&mut self, reason: &str) -> Result<(), IllegalEvent> {
-        let open = self.run.steps.iter().filter_map(|(id, record)| match &record.status {
-            StepStatus::Asking { ask: Ask::InDoubt, .. } => None,
-            StepStatus::Asking { review, ask, proposal } => {
-                Some((id.clone(), *review, *ask, proposal.clone()))
-            }
-            _ => None,
-        });
-        let open: Vec<_> = open.collect();
-        for (step, review, ask, proposal) in open {
-            if let (Ask::Approval, Some(proposal)) = (ask, proposal) {
-                self.withdraw(&proposal, reason)?;
-            }
-            self.system(Event::ReviewSuperseded { step, review, reason: reason.to_owned() })?;
-        }
-        Ok(())
+        let span = step.deadline.unwrap_or(Span::secs(0));
+        self.fail(step, ErrorKind::Deadline, format!("it was not done within {span}"))
     }
 
     /// A proposal that will not be carried out gives its key back.
@@ -120,8 +107,9 @@ impl Planner<'_, '_> {
         self.system(Event::EffectWithdrawn { step, effect, reason: reason.to_owned() })
     }
 
-    fn is_busy(&self) -> bool {
-        !self.tasks.is_empty()
+    pub(super) fn is_busy(&self) -> bool {
+        self.tasks.iter().any(|task| !matches!(task, Task::Stop(_)))
+            || !self.deferred.is_empty()
             || self
                 .run
                 .steps
@@ -133,13 +121,27 @@ impl Planner<'_, '_> {
         if let Some((outcome, _)) = &self.run.finished {
             return Rest::Over(*outcome);
         }
-        if self.is_busy() {
+        if self.is_busy() && !self.unmoved {
             return Rest::Busy;
         }
-        let due = self.run.steps.values().filter_map(|record| match record.status {
+        match () {
+            () if self.run.parked.is_some() => Rest::Parked,
+            () if self.run.paused.is_some() && self.is_held() => Rest::Paused,
+            // Due as soon as it may go on.
+            () if self.env.paused => Rest::Asleep { wake_at: Some(self.env.now) },
+            () => Rest::Asleep { wake_at: self.due() },
+        }
+    }
+
+    /// The next moment at which something is due by itself.
+    pub(super) fn due(&self) -> Option<Timestamp> {
+        let waits = self.run.steps.values().filter_map(|record| match record.status {
             StepStatus::Backoff { until, .. } => Some(until),
+            StepStatus::Waiting { due_at, .. } => due_at,
             _ => None,
         });
-        Rest::Asleep { wake_at: due.min() }
+        let deadlines = self.run.steps.keys().filter_map(|id| self.deadline(&*self.env.version.step(id)?));
+        let whole = self.run_deadline();
+        waits.chain(deadlines).chain(whole).min()
     }
 }

@@ -1,6 +1,8 @@
 //! What planning promises: told as stories here, held against any sequence of happenings in [`any_order`].
 
 mod any_order;
+mod every_kind;
+mod kinds;
 
 use std::collections::BTreeMap;
 
@@ -24,9 +26,11 @@ struct Story {
     repeat: Repeat,
     policy: Policy,
     taken: BTreeMap<EffectKey, Existing>,
+    paused: bool,
     now: Timestamp,
     run: Run,
     journal: Vec<Entry>,
+    times: Vec<Timestamp>,
 }
 
 impl Story {
@@ -46,6 +50,9 @@ impl Story {
             input: json!({"type": "object"}),
             steps,
             agents: BTreeMap::from([("writer".into(), agent)]),
+            deadline: None,
+            output: None,
+            flow: Default::default(),
         };
         let opened = Opened {
             workflow: WorkflowName::from("test"),
@@ -54,6 +61,9 @@ impl Story {
             input: json!({"from": "ann@client.example", "body": "Hello"}),
             label: Label::Untrusted,
             trigger: "email".into(),
+            parent: None,
+            rerun: None,
+            budget_micros: None,
         };
         let now = Timestamp::from_second(1_000_000).unwrap();
         Self {
@@ -62,6 +72,7 @@ impl Story {
             repeat: Repeat::None,
             policy: Policy::default(),
             taken: BTreeMap::new(),
+            paused: false,
             now,
             run: Run::open(RunId(Uuid::from_u128(7)), opened.clone(), now),
             journal: vec![Entry {
@@ -69,6 +80,7 @@ impl Story {
                 actor: "trigger:email".into(),
                 label: Label::Untrusted,
             }],
+            times: vec![now],
         }
     }
 
@@ -81,13 +93,21 @@ impl Story {
             policy: &self.policy,
             workspace: &workspace,
             repeat: &|_| repeat,
+            paused: self.paused,
             taken: &self.taken,
             now: self.now,
             jitter: 0.0,
         };
         let transition = advance(&mut self.run, stimuli, &env).unwrap();
         self.journal.extend(transition.entries.iter().cloned());
+        self.times.resize(self.journal.len(), self.now);
         transition
+    }
+
+    /// The journal folds to the very run that planning left behind.
+    fn folds(&self) -> bool {
+        let journal = self.journal.iter().map(|entry| entry.event.clone()).zip(self.times.iter().copied());
+        Run::fold(self.run.id, journal).unwrap() == self.run
     }
 
     fn tick(&mut self) -> Transition {
@@ -123,6 +143,9 @@ fn step(id: &str, needs: &[&str], kind: StepKind) -> Step {
         kind,
         retry: Retry { attempts: 3, ..Retry::default() },
         timeout: Span::secs(60),
+        deadline: None,
+        each: None,
+        undo: None,
     }
 }
 
