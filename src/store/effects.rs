@@ -49,8 +49,7 @@ impl Store {
         let statement = client
             .prepare_cached(
                 "select id, run_id, digest, case when status = 'succeeded' then coalesce(response, 'null'::jsonb) end
-                 from effects where action = $1 and dedupe_key = $2
-                   and status in ('proposed', 'started', 'succeeded', 'unknown', 'compensated')",
+                 from effects where action = $1 and dedupe_key = $2 and holds",
             )
             .await?;
         let row = client.query_opt(&statement, &[&key.action, &key.key]).await?;

@@ -6,19 +6,25 @@
 //! transaction; a refused transition drops out by itself while the others land.
 //!
 //! - [`seal`] chains entries by hash; [`rows`] turns events into rows of effects and reviews;
-//! - [`writer`] holds the statements; [`read`] loads, folds and verifies.
+//!   `queue` is what flow control adds;
+//! - [`writer`] sends the `statements`; [`read`] loads, folds and verifies.
 
+mod queue;
 pub mod read;
 mod rows;
 pub mod seal;
+mod statements;
 pub mod writer;
 
 use jiff::Timestamp;
 
+use crate::domain::admission::Priority;
 use crate::domain::digest::Digest;
+use crate::domain::duration::Span;
 use crate::domain::ids::{NodeId, RunId, WorkflowName};
 use crate::domain::plan::{EffectKey, Rest};
 use crate::store::StoreError;
+use crate::store::events::Happening;
 pub use seal::Sealed;
 pub use writer::Writer;
 
@@ -43,6 +49,10 @@ pub struct Commit {
     pub heard: Vec<String>,
     /// The present moment.
     pub at: Timestamp,
+    /// Told to the run that waits for this one's end.
+    pub publish: Option<Happening>,
+    /// Whether the run may hold a slot of its workflow's concurrency limit, to be given back when it ends.
+    pub slot: bool,
 }
 
 /// A run to open.
@@ -60,10 +70,25 @@ pub struct Open {
     pub trigger: String,
     /// The same key again opens nothing.
     pub key: String,
-    /// Who begins with it at once; nobody when the node is full.
+    /// Who begins with it at once; nobody when it has to wait for its turn.
     pub node: Option<NodeId>,
+    /// How it waits, when nobody begins with it.
+    pub queued: Option<Queued>,
     /// `run.opened`, sealed.
     pub entry: Sealed,
+}
+
+/// How a run waits for its turn.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Queued {
+    /// What it shares a limit and its turns with.
+    pub key: String,
+    /// How many of that key may be under way; any number when absent: it lacks only room.
+    pub slots: Option<u32>,
+    /// Its class.
+    pub priority: Priority,
+    /// How long it has to wait to overtake newer ones of the class above.
+    pub ageing: Span,
 }
 
 /// What became of an [`Open`].

@@ -1,6 +1,9 @@
 //! The schema: migrations are applied at start; a database newer than the binary is refused.
 
-use tokio_postgres::{Config, NoTls};
+use jiff::Timestamp;
+use tokio_postgres::{Client, Config, NoTls};
+
+use crate::store::{StoreError, partitions};
 
 mod embedded {
     refinery::embed_migrations!("migrations");
@@ -38,7 +41,7 @@ pub enum MigrateError {
     Failed(#[from] refinery::Error),
 }
 
-/// Applies what is missing; gives the schema version.
+/// Applies what is missing, and sees to it that the journal has its months; gives the schema version.
 ///
 /// # Errors
 /// See [`MigrateError`].
@@ -47,12 +50,23 @@ pub async fn migrate(config: &Config) -> Result<u32, MigrateError> {
     let connection = tokio::spawn(connection);
     client.execute("select pg_advisory_lock($1)", &[&LOCK]).await?;
     let done = apply(&mut client).await;
+    if done.is_ok()
+        && let Err(error) = months(&client).await
+    {
+        // Nothing is refused for want of a month: the housekeeper tries again.
+        tracing::warn!(%error, "the journal's partitions could not be made");
+    }
     drop(client); // ends the session, and with it the lock
     let _ = connection.await;
     done
 }
 
-async fn apply(client: &mut tokio_postgres::Client) -> Result<u32, MigrateError> {
+async fn months(client: &Client) -> Result<(), StoreError> {
+    let now: Timestamp = client.query_one("select now()", &[]).await?.get(0);
+    partitions::look_after_with(client, now).await.map(|_| ())
+}
+
+async fn apply(client: &mut Client) -> Result<u32, MigrateError> {
     let mut runner = embedded::migrations::runner();
     runner = runner.set_abort_missing(false);
     let known = runner.get_migrations().iter().map(refinery::Migration::version).max().unwrap_or(0);

@@ -1,25 +1,43 @@
 //! All SQL of Steward, one file per aggregate; nothing outside this module writes a statement.
 //!
 //! - [`Store`] is the pool and the way in; [`error`] turns constraint names into typed errors;
-//! - [`runs`], [`effects`], [`reviews`], [`workflows`], [`records`], [`memory`] are the aggregates;
+//! - [`runs`], [`effects`], [`reviews`], [`workflows`], [`records`], [`memory`], [`schedules`], [`gathered`]
+//!   are the aggregates;
+//! - [`events`] is what runs wait for, [`pauses`] what the owner holds;
+//! - [`admission`] is the queue of runs and the slots of concurrency keys;
 //! - [`journal`] is the group commit and what reads it back;
+//! - [`audit`] holds the invariants against all of it;
+//! - [`partitions`] keeps the journal by month, [`retention`] removes what is past its time;
+//! - [`nodes`] is who may act for which runs, [`wakeup`] the hints between nodes;
 //! - [`migrate`] brings the schema up to date and refuses a newer one;
 //! - [`postgres`] is the private server of a workspace without a database URL.
 
+pub mod admission;
+pub mod audit;
 pub mod effects;
 pub mod error;
+pub mod events;
+pub mod gathered;
 pub mod journal;
 pub mod memory;
 pub mod migrate;
+pub mod nodes;
+pub mod partitions;
+pub mod pauses;
 pub mod postgres;
 pub mod records;
+pub mod retention;
 pub mod reviews;
 pub mod runs;
+pub mod schedules;
+pub mod wakeup;
 pub mod workflows;
 
 use std::time::Duration;
 
-use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts};
+use deadpool_postgres::{
+    Hook, HookError, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts,
+};
 use tokio_postgres::{Config, NoTls};
 
 pub use error::StoreError;
@@ -29,6 +47,10 @@ const POOL_SIZE: usize = 12;
 
 /// How long a caller waits for a free connection or a new one before it hears that the database is not there.
 const POOL_WAIT: Duration = Duration::from_secs(10);
+
+/// No transaction of ours waits for anything but the database, so one that is idle for a minute is a fault.
+/// It is ended, for as long as it lasts no vacuum can clear what died since it began, in any table.
+const FORGOTTEN: &str = "set idle_in_transaction_session_timeout = '60s'";
 
 /// The way into the database.
 #[derive(Clone)]
@@ -52,6 +74,9 @@ impl Store {
         let pool = Pool::builder(manager)
             .max_size(POOL_SIZE)
             .timeouts(timeouts)
+            .post_create(Hook::async_fn(|client, _| {
+                Box::pin(async move { client.batch_execute(FORGOTTEN).await.map_err(HookError::Backend) })
+            }))
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|error| StoreError::Unavailable(error.to_string()))?;

@@ -156,6 +156,23 @@ impl Store {
         client.query_opt(&statement, &[&kind, &key]).await?.as_ref().map(record).transpose()
     }
 
+    /// What a record held in one of its versions, and where that came from.
+    ///
+    /// # Errors
+    /// When the database does not answer or the row cannot be read.
+    pub async fn records_version(
+        &self,
+        kind: &str,
+        key: &str,
+        version: i64,
+    ) -> Result<Option<Record>, StoreError> {
+        let client = self.client().await?;
+        let sql = "select kind, key, version, data, label, at as updated_at from record_versions
+                   where kind = $1 and key = $2 and version = $3";
+        let statement = client.prepare_cached(sql).await?;
+        client.query_opt(&statement, &[&kind, &key, &version]).await?.as_ref().map(record).transpose()
+    }
+
     /// Records of a kind in the order of their keys, from the one after `after` on; at most `limit`, and
     /// never more than 500.
     ///

@@ -155,7 +155,15 @@ impl Store {
             .await?;
         let (at, id) = (after.map(|a| a.0), after.map(|a| a.1.0));
         let rows = client.query(&statement, &[&status, &run.map(|r| r.0), &at, &id, &limit]).await?;
-        rows.iter().map(review_row).collect()
+        // One row that cannot be read must not hide all the others from the owner.
+        let readable = |row: &Row| match review_row(row) {
+            Ok(review) => Some(review),
+            Err(error) => {
+                tracing::error!(%error, "a review cannot be shown");
+                None
+            }
+        };
+        Ok(rows.iter().filter_map(readable).collect())
     }
 
     /// Open reviews whose time is over, with what each is about.

@@ -1,5 +1,7 @@
 //! Versions of workflows: immutable, numbered as they first appear.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 use tokio_postgres::Row;
 
@@ -21,8 +23,8 @@ pub struct VersionRow {
     pub number: i32,
     /// How far it is trusted.
     pub stage: Stage,
-    /// The definition.
-    pub version: Version,
+    /// The definition, shared by the runs that are pinned to it.
+    pub version: Arc<Version>,
 }
 
 impl Store {

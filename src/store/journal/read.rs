@@ -42,6 +42,10 @@ pub struct JournalEntry {
     pub hash: Digest,
 }
 
+/// The digest of content that is there follows from it; only where it was erased is it kept.
+pub(crate) const COLUMNS: &str = "seq, kind, at, actor, label, data,
+    coalesce(data_digest, sha256(convert_to(data::text, 'UTF8'))) as data_digest, hash";
+
 /// What is wrong with a chain.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
 pub struct Broken {
@@ -51,6 +55,9 @@ pub struct Broken {
     pub seq: i64,
     /// What does not fit.
     pub why: String,
+    /// Whether what does not fit is the number alone.
+    #[serde(skip)]
+    pub is_gap: bool,
 }
 
 impl Store {
@@ -92,10 +99,9 @@ impl Store {
     pub async fn journal(&self, run: RunId, after: i64, limit: i64) -> Result<Vec<JournalEntry>, StoreError> {
         let client = self.client().await?;
         let statement = client
-            .prepare_cached(
-                "select seq, kind, at, actor, label, data, data_digest, hash from journal
-                 where run_id = $1 and seq > $2 order by seq limit $3",
-            )
+            .prepare_cached(&format!(
+                "select {COLUMNS} from journal where run_id = $1 and seq > $2 order by seq limit $3"
+            ))
             .await?;
         client.query(&statement, &[&run.0, &after, &limit]).await?.iter().map(entry).collect()
     }
@@ -106,16 +112,20 @@ impl Store {
     /// When the journal cannot be read. A broken chain is no error but a finding.
     pub async fn verify_run(&self, run: RunId) -> Result<Option<Broken>, StoreError> {
         let entries = self.journal(run, 0, i64::MAX).await?;
-        Ok(check(run, &entries).err())
+        Ok(check_chain(run, &entries).err())
     }
 }
 
-fn check(run: RunId, entries: &[JournalEntry]) -> Result<(), Broken> {
+/// Holds the entries of one run, in order, against the chain.
+///
+/// # Errors
+/// The first entry that does not fit.
+pub(crate) fn check_chain(run: RunId, entries: &[JournalEntry]) -> Result<(), Broken> {
     let mut previous = genesis(run);
     for (expected, entry) in (1..).zip(entries) {
-        let broken = |why: &str| Broken { run, seq: entry.seq, why: why.to_owned() };
+        let broken = |why: &str| Broken { run, seq: entry.seq, why: why.to_owned(), is_gap: false };
         if entry.seq != expected {
-            return Err(broken("a number is missing before it"));
+            return Err(Broken { is_gap: true, ..broken("a number is missing before it") });
         }
         if entry.data.as_ref().is_some_and(|data| Digest::of_json(data) != entry.data_digest) {
             return Err(broken("its content is not what was sealed"));
@@ -131,7 +141,8 @@ fn check(run: RunId, entries: &[JournalEntry]) -> Result<(), Broken> {
     Ok(())
 }
 
-fn entry(row: &Row) -> Result<JournalEntry, StoreError> {
+/// A row of `seq, kind, at, actor, label, data, data_digest, hash`.
+pub(crate) fn entry(row: &Row) -> Result<JournalEntry, StoreError> {
     Ok(JournalEntry {
         seq: row.get(0),
         kind: row.get(1),

@@ -5,8 +5,9 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::domain::event::Event;
+use crate::domain::event::{Event, Question};
 use crate::domain::ids::EffectId;
+use crate::store::events::RUN_FINISHED;
 use crate::store::journal::Commit;
 
 /// New rows of `effects`, a column each.
@@ -62,6 +63,33 @@ pub(super) struct ClosedReviews {
     pub(super) at: Vec<Timestamp>,
 }
 
+/// Waits that begin.
+#[derive(Default)]
+pub(super) struct NewWaits {
+    pub(super) run_id: Vec<Uuid>,
+    pub(super) step: Vec<String>,
+    pub(super) name: Vec<String>,
+    pub(super) matches: Vec<String>,
+}
+
+/// Waits that end.
+#[derive(Default)]
+pub(super) struct EndedWaits {
+    pub(super) run_id: Vec<Uuid>,
+    pub(super) step: Vec<String>,
+}
+
+/// Events that these commits are: the ends of runs that others wait for.
+#[derive(Default)]
+pub(super) struct NewEvents {
+    pub(super) id: Vec<Uuid>,
+    pub(super) run_id: Vec<Uuid>,
+    pub(super) name: Vec<String>,
+    pub(super) matches: Vec<String>,
+    pub(super) data: Vec<String>,
+    pub(super) label: Vec<&'static str>,
+}
+
 /// Topics of the inbox that were heard.
 #[derive(Default)]
 pub(super) struct Heard {
@@ -77,6 +105,9 @@ pub(super) struct Rows {
     pub(super) new_reviews: NewReviews,
     pub(super) closed_reviews: ClosedReviews,
     pub(super) heard: Heard,
+    pub(super) new_waits: NewWaits,
+    pub(super) ended_waits: EndedWaits,
+    pub(super) new_events: NewEvents,
 }
 
 impl Rows {
@@ -95,6 +126,9 @@ impl Rows {
             && self.new_reviews.id.is_empty()
             && self.closed_reviews.id.is_empty()
             && self.heard.topic.is_empty()
+            && self.new_waits.step.is_empty()
+            && self.ended_waits.step.is_empty()
+            && self.new_events.id.is_empty()
     }
 
     fn add(&mut self, commit: &Commit) {
@@ -105,6 +139,15 @@ impl Rows {
         for topic in &commit.heard {
             self.heard.run_id.push(run);
             self.heard.topic.push(topic.clone());
+        }
+        if let Some(happening) = &commit.publish {
+            let events = &mut self.new_events;
+            events.id.push(happening.id.0);
+            events.run_id.push(run);
+            events.name.push(happening.topic.event.clone());
+            events.matches.push(happening.topic.matches.clone());
+            events.data.push(happening.data.to_string());
+            events.label.push(happening.label.as_str());
         }
     }
 
@@ -150,17 +193,29 @@ impl Rows {
                 Some(new) => self.new_effects.status[new] = "withdrawn",
                 None => self.end(run, *effect, "withdrawn", json!({"reason": reason}), at),
             },
-            Event::ReviewOpened(question) => {
-                let reviews = &mut self.new_reviews;
-                reviews.id.push(question.review.0);
-                reviews.run_id.push(run);
-                reviews.step.push(question.step.0.clone());
-                reviews.ask.push(question.ask.as_str());
-                reviews.digest.push(question.digest.0.to_vec());
-                reviews.title.push(question.title.clone());
-                reviews.question.push(json!(question).to_string());
-                reviews.opened_at.push(at);
-                reviews.due_at.push(question.due_at);
+            Event::ReviewOpened(question) => self.ask(run, question, at),
+            Event::RunParked(parked) => self.ask(run, &parked.question, at),
+            Event::RunUnparked { review, .. } => self.close_review(run, review.0, true, at),
+            Event::EffectCompensated { effect: Some(effect), .. } => {
+                self.change(run, *effect, "compensated");
+            }
+            Event::WaitBegan { step, topic: Some(topic), .. } => {
+                let waits = &mut self.new_waits;
+                waits.run_id.push(run);
+                waits.step.push(step.0.clone());
+                waits.name.push(topic.event.clone());
+                waits.matches.push(topic.matches.clone());
+            }
+            Event::ChildOpened { step, run: child } => {
+                let waits = &mut self.new_waits;
+                waits.run_id.push(run);
+                waits.step.push(step.0.clone());
+                waits.name.push(RUN_FINISHED.to_owned());
+                waits.matches.push(child.to_string());
+            }
+            Event::WaitEnded { step, .. } => {
+                self.ended_waits.run_id.push(run);
+                self.ended_waits.step.push(step.0.clone());
             }
             Event::ReviewDecided { review, .. } => self.close_review(run, review.0, false, at),
             Event::ReviewSuperseded { review, .. } => self.close_review(run, review.0, true, at),
@@ -173,9 +228,29 @@ impl Rows {
             | Event::StepDeclined { .. }
             | Event::StepFailed { .. }
             | Event::EffectReused { .. }
+            | Event::EffectCompensated { effect: None, .. }
+            | Event::EachBegan { .. }
+            | Event::WaitBegan { topic: None, .. }
             | Event::RunCancelling { .. }
+            | Event::RunCompensating { .. }
+            | Event::RunPaused { .. }
+            | Event::RunResumed { .. }
+            | Event::RunReopened { .. }
             | Event::RunFinished { .. } => {}
         }
+    }
+
+    fn ask(&mut self, run: Uuid, question: &Question, at: Timestamp) {
+        let reviews = &mut self.new_reviews;
+        reviews.id.push(question.review.0);
+        reviews.run_id.push(run);
+        reviews.step.push(question.step.0.clone());
+        reviews.ask.push(question.ask.as_str());
+        reviews.digest.push(question.digest.0.to_vec());
+        reviews.title.push(question.title.clone());
+        reviews.question.push(json!(question).to_string());
+        reviews.opened_at.push(at);
+        reviews.due_at.push(question.due_at);
     }
 
     fn just_proposed(&self, effect: EffectId) -> Option<usize> {

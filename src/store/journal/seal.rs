@@ -77,12 +77,15 @@ pub fn link(
     ])
 }
 
-/// An event as the journal's two columns: its kind, and its content as canonical JSON.
+/// An event as the journal's two columns: its kind, and its content as canonical JSON. Canonical JSON
+/// sorts keys, so the whole event is `{"data":CONTENT,"kind":"KIND"}`: both are cut out of one text.
 fn split(event: &Event) -> (String, String) {
-    let mut value = serde_json::to_value(event).unwrap_or_default();
-    let data = value.get_mut("data").map(serde_json::Value::take).unwrap_or_default();
-    let kind = value.get("kind").and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
-    (kind, canonical(&data))
+    let whole = canonical(event);
+    let parts = || {
+        let (data, kind) = whole.strip_suffix("\"}")?.rsplit_once(",\"kind\":\"")?;
+        Some((kind.to_owned(), data.strip_prefix("{\"data\":")?.to_owned()))
+    };
+    parts().unwrap_or_default()
 }
 
 /// The present moment as PostgreSQL keeps it.
@@ -96,6 +99,16 @@ mod tests {
     use super::*;
     use crate::domain::ids::StepId;
     use serde_json::json;
+
+    #[test]
+    fn an_event_is_cut_into_its_kind_and_its_canonical_content() {
+        let nasty = "x\",\"kind\":\"run.finished\"}";
+        let event = Event::StepSkipped { step: StepId::from("a"), reason: nasty.into() };
+        let (kind, data) = split(&event);
+        let value = serde_json::to_value(&event).unwrap();
+        assert_eq!(json!(kind), value["kind"]);
+        assert_eq!(data, canonical(&value["data"]));
+    }
 
     #[test]
     fn a_chain_notices_any_change() {

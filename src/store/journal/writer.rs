@@ -1,10 +1,5 @@
-//! The statements of the group commit. Each batch is one statement; the narrow one, for batches of
-//! pure steps, leaves the arms out that such a batch has no rows for.
-//!
-//! `(… in (select …)) is true` keeps PostgreSQL from turning the test into a join: it cannot know how
-//! long the arrays are, takes them for ten rows, and would join by nested loops, which is quadratic in
-//! the batch. As a hashed subplan the test is linear. `(r.node = $1) is true` keeps it from starting
-//! with all runs of the node instead of with the runs of the batch.
+//! One connection that writes batches: gathers the columns of a batch and sends them as one of the
+//! statements.
 
 use jiff::Timestamp;
 use tokio_postgres::types::ToSql;
@@ -15,121 +10,21 @@ use crate::domain::event::Event;
 use crate::domain::ids::{NodeId, RunId};
 use crate::domain::plan::{EffectKey, Rest};
 use crate::store::StoreError;
+use crate::store::journal::queue::{FREED_ARM, QUEUED_ARM, QueueRows, freed};
 use crate::store::journal::rows::Rows;
+use crate::store::journal::statements::{ACCEPT, OPEN, PLANNING, SINGLE, WIDE_ARMS};
 use crate::store::journal::{Commit, CommitError, Open, Opened, Sealed};
-
-const ACCEPT: &str = "
-    with t as (
-        select * from unnest($2::uuid[], $3::int8[], $4::int8[], $5::text[], $6::timestamptz[], $7::bool[],
-            $8::timestamptz[], $9::int4[])
-            as t (run_id, expected, seq, status, wake_at, release, finished_at, signals)
-    ),
-    accepted as (
-        update runs r
-        set seq = t.seq,
-            status = t.status,
-            node = case when t.release then null else r.node end,
-            wake_at = case
-                when t.finished_at is null and t.release and r.signals > t.signals then now()
-                else t.wake_at end,
-            finished_at = t.finished_at
-        from t
-        where r.id = t.run_id and (r.node = $1) is true and r.seq = t.expected
-        returning r.id
-    ),
-    appended as (
-        insert into journal (run_id, seq, kind, at, actor, label, data, data_digest, hash)
-        select e.run_id, e.seq, e.kind, e.at, e.actor, e.label, e.data::jsonb, e.data_digest, e.hash
-        from unnest($10::uuid[], $11::int8[], $12::text[], $13::timestamptz[], $14::text[], $15::text[],
-            $16::text[], $17::bytea[], $18::bytea[])
-            as e (run_id, seq, kind, at, actor, label, data, data_digest, hash)
-        where (e.run_id in (select id from accepted)) is true
-    )";
-
-const WIDE_ARMS: &str = ",
-    proposed as (
-        insert into effects (id, run_id, step, attempt, action, dedupe_key, digest, request, labels, status,
-            proposed_at, started_at)
-        select e.id, e.run_id, e.step, e.attempt, e.action, e.key, e.digest, e.request::jsonb, e.labels::jsonb,
-            e.status, e.at, e.started_at
-        from unnest($19::uuid[], $20::uuid[], $21::text[], $22::int4[], $23::text[], $24::text[], $25::bytea[],
-            $26::text[], $27::text[], $28::text[], $29::timestamptz[], $30::timestamptz[])
-            as e (id, run_id, step, attempt, action, key, digest, request, labels, status, at, started_at)
-        where (e.run_id in (select id from accepted)) is true
-    ),
-    changed as (
-        update effects f
-        set status = e.status,
-            digest = coalesce(e.digest, f.digest),
-            request = coalesce(e.request::jsonb, f.request),
-            response = coalesce(e.response::jsonb, f.response),
-            started_at = coalesce(f.started_at, e.started_at),
-            ended_at = coalesce(e.ended_at, f.ended_at)
-        from unnest($31::uuid[], $32::uuid[], $33::text[], $34::bytea[], $35::text[], $36::text[],
-            $37::timestamptz[], $38::timestamptz[])
-            as e (id, run_id, status, digest, request, response, started_at, ended_at)
-        where f.id = e.id and (e.run_id in (select id from accepted)) is true
-    ),
-    asked as (
-        insert into reviews (id, run_id, step, ask, digest, title, question, opened_at, due_at)
-        select q.id, q.run_id, q.step, q.ask, q.digest, q.title, q.question::jsonb, q.opened_at, q.due_at
-        from unnest($39::uuid[], $40::uuid[], $41::text[], $42::text[], $43::bytea[], $44::text[], $45::text[],
-            $46::timestamptz[], $47::timestamptz[])
-            as q (id, run_id, step, ask, digest, title, question, opened_at, due_at)
-        where (q.run_id in (select id from accepted)) is true
-    ),
-    closed as (
-        update reviews v
-        set status = case when q.superseded and v.status = 'open' then 'superseded' else v.status end,
-            decided_at = coalesce(v.decided_at, q.at),
-            consumed_at = coalesce(v.consumed_at, q.at)
-        from unnest($48::uuid[], $49::uuid[], $50::bool[], $51::timestamptz[]) as q (id, run_id, superseded, at)
-        where v.id = q.id and (q.run_id in (select id from accepted)) is true
-    ),
-    heard as (
-        delete from inbox i
-        using unnest($52::uuid[], $53::text[]) as h (run_id, topic)
-        where (h.run_id in (select id from accepted)) is true and i.run_id = h.run_id and i.topic = h.topic
-    )";
-
-const OPEN: &str = "
-    with t as (
-        select * from unnest($1::uuid[], $2::text[], $3::bytea[], $4::uuid[], $5::timestamptz[], $6::text[],
-            $7::text[], $8::text[], $9::timestamptz[])
-            as t (id, workflow, version, node, wake_at, title, trigger, key, at)
-    ),
-    opened as (
-        insert into runs (id, workflow, version, status, seq, node, wake_at, title, trigger, idempotency_key, opened_at)
-        select id, workflow, version, 'running', 1, node, wake_at, title, trigger, key, at from t
-        on conflict on constraint runs_idempotency_key do nothing
-        returning id
-    ),
-    appended as (
-        insert into journal (run_id, seq, kind, at, actor, label, data, data_digest, hash)
-        select e.run_id, e.seq, e.kind, e.at, e.actor, e.label, e.data::jsonb, e.data_digest, e.hash
-        from unnest($10::uuid[], $11::int8[], $12::text[], $13::timestamptz[], $14::text[], $15::text[],
-            $16::text[], $17::bytea[], $18::bytea[])
-            as e (run_id, seq, kind, at, actor, label, data, data_digest, hash)
-        where (e.run_id in (select id from opened)) is true
-    )
-    select id from opened";
-
-/// These statements reach every row by its key. Told so, PostgreSQL plans them once and for all: left
-/// to its estimates it plans for the empty tables of the first day, and reads the whole of `runs`
-/// for every batch once they are not empty any more.
-const PLANNING: &str = "
-    set plan_cache_mode = force_generic_plan;
-    set enable_seqscan = off;
-    set enable_bitmapscan = off;
-    set enable_hashjoin = off;
-    set enable_mergejoin = off;";
 
 /// One connection that writes batches.
 pub struct Writer {
     client: Client,
+    single: Statement,
     narrow: Statement,
     wide: Statement,
+    wide_freeing: Statement,
     open: Statement,
+    open_keyless: Statement,
+    open_queued: Statement,
     existing: Statement,
     landed: Statement,
 }
@@ -158,18 +53,39 @@ impl Writer {
             }
         });
         client.batch_execute(PLANNING).await?;
+        let single = client.prepare(SINGLE).await?;
         let narrow = client.prepare(&format!("{ACCEPT} select id from accepted")).await?;
         let wide = client.prepare(&format!("{ACCEPT}{WIDE_ARMS} select id from accepted")).await?;
-        let open = client.prepare(OPEN).await?;
-        let existing =
-            client.prepare("select id from runs where workflow = $1 and idempotency_key = $2").await?;
+        let wide_freeing =
+            client.prepare(&format!("{ACCEPT}{WIDE_ARMS}{FREED_ARM} select id from accepted")).await?;
+        let open = client.prepare(&format!("{OPEN} select id from opened")).await?;
+        let open_queued = client.prepare(&format!("{OPEN}{QUEUED_ARM} select id from opened")).await?;
+        let keyless = OPEN.replace("on conflict do nothing", "");
+        let open_keyless = client.prepare(&format!("{keyless} select id from opened")).await?;
+        let existing = client
+            .prepare(
+                "select id from runs where workflow = $1 and idempotency_key = $2
+                 union all select id from runs where id = $3 limit 1",
+            )
+            .await?;
         let landed = client
             .prepare(
                 "select r.seq, r.node, j.hash from runs r
                  left join journal j on j.run_id = r.id and j.seq = $2 where r.id = $1",
             )
             .await?;
-        Ok(Self { client, narrow, wide, open, existing, landed })
+        Ok(Self {
+            client,
+            single,
+            narrow,
+            wide,
+            wide_freeing,
+            open,
+            open_queued,
+            open_keyless,
+            existing,
+            landed,
+        })
     }
 
     /// Whether the connection is lost.
@@ -186,14 +102,27 @@ impl Writer {
         let runs = RunRows::of(commits);
         let entries = EntryRows::of(commits.iter().flat_map(|c| c.entries.iter().map(|e| (c.run, e))));
         let rows = Rows::of(commits);
+        let freed = freed(commits);
         let mut params: Vec<&(dyn ToSql + Sync)> = vec![&node.0];
+        if rows.is_empty()
+            && freed.is_empty()
+            && let (Some(run), Some(entry)) = (runs.only(), entries.only())
+        {
+            params.extend(run);
+            params.extend(entry);
+            return self.accepted(&self.single, &params).await;
+        }
         runs.push(&mut params);
         entries.push(&mut params);
-        if rows.is_empty() {
+        if rows.is_empty() && freed.is_empty() {
             return self.accepted(&self.narrow, &params).await;
         }
         push_rows(&rows, &mut params);
-        self.accepted(&self.wide, &params).await
+        if freed.is_empty() {
+            return self.accepted(&self.wide, &params).await;
+        }
+        params.push(&freed);
+        self.accepted(&self.wide_freeing, &params).await
     }
 
     async fn accepted(
@@ -215,8 +144,9 @@ impl Writer {
         let version: Vec<&[u8]> = opens.iter().map(|o| &o.version.0[..]).collect();
         let node: Vec<Option<Uuid>> = opens.iter().map(|o| o.node.map(|n| n.0)).collect();
         let at: Vec<Timestamp> = opens.iter().map(|o| o.entry.at).collect();
-        let wake_at: Vec<Option<Timestamp>> =
-            opens.iter().map(|o| o.node.is_none().then_some(o.entry.at)).collect();
+        // Without an owner and a turn to wait for, it is due at once: no run is without a way on.
+        let lost = |o: &&Open| o.node.is_none() && o.queued.is_none();
+        let wake_at: Vec<Option<Timestamp>> = opens.iter().map(|o| lost(o).then_some(o.entry.at)).collect();
         let title: Vec<&str> = opens.iter().map(|o| o.title.as_str()).collect();
         let trigger: Vec<&str> = opens.iter().map(|o| o.trigger.as_str()).collect();
         let key: Vec<&str> = opens.iter().map(|o| o.key.as_str()).collect();
@@ -224,7 +154,21 @@ impl Writer {
         let mut params: Vec<&(dyn ToSql + Sync)> =
             vec![&id, &workflow, &version, &node, &wake_at, &title, &trigger, &key, &at];
         entries.push(&mut params);
-        let new = self.accepted(&self.open, &params).await?;
+        // Without a key nothing can be in the way but an earlier try whose answer was lost; looking out for
+        // that beforehand would cost each row a record in the log.
+        let keyless = opens.iter().all(|open| open.key == open.run.to_string());
+        let queued = QueueRows::of(opens);
+        let (first, careful) = match queued.is_empty() {
+            true => (if keyless { &self.open_keyless } else { &self.open }, &self.open),
+            false => (&self.open_queued, &self.open_queued),
+        };
+        if !queued.is_empty() {
+            queued.push(&mut params);
+        }
+        let new = match self.accepted(first, &params).await {
+            Err(error) if error.constraint() == Some("runs_pk") => self.accepted(careful, &params).await?,
+            opened => opened?,
+        };
         let mut opened = Vec::with_capacity(opens.len());
         for open in opens {
             opened.push(if new.contains(&open.run) {
@@ -238,7 +182,8 @@ impl Writer {
 
     /// A run that had the key already; it is our own when an earlier answer was lost.
     async fn existing(&self, open: &Open) -> Result<Opened, StoreError> {
-        let row = self.client.query_one(&self.existing, &[&open.workflow.as_str(), &open.key]).await?;
+        let row =
+            self.client.query_one(&self.existing, &[&open.workflow.as_str(), &open.key, &open.run.0]).await?;
         let run = RunId(row.get(0));
         Ok(if run == open.run { Opened::New(run) } else { Opened::Existing(run) })
     }
@@ -319,6 +264,21 @@ impl RunRows {
             &self.signals,
         ]);
     }
+
+    /// The columns of the one row, if there is just one.
+    fn only(&self) -> Option<[&(dyn ToSql + Sync); 8]> {
+        let [id] = &self.id[..] else { return None };
+        Some([
+            id,
+            self.expected.first()?,
+            self.seq.first()?,
+            self.status.first()?,
+            self.wake_at.first()?,
+            self.release.first()?,
+            self.finished_at.first()?,
+            self.signals.first()?,
+        ])
+    }
 }
 
 struct EntryRows<'e> {
@@ -373,6 +333,20 @@ impl<'e> EntryRows<'e> {
             &self.hash,
         ]);
     }
+
+    /// The columns of the one row, if there is just one; without the run, which the transition names.
+    fn only(&self) -> Option<[&(dyn ToSql + Sync); 7]> {
+        let [seq] = &self.seq[..] else { return None };
+        Some([
+            seq,
+            self.kind.first()?,
+            self.at.first()?,
+            self.actor.first()?,
+            self.label.first()?,
+            self.data.first()?,
+            self.hash.first()?,
+        ])
+    }
 }
 
 fn push_rows<'a>(rows: &'a Rows, params: &mut Vec<&'a (dyn ToSql + Sync)>) {
@@ -417,4 +391,16 @@ fn push_rows<'a>(rows: &'a Rows, params: &mut Vec<&'a (dyn ToSql + Sync)>) {
     let closed = &rows.closed_reviews;
     params.extend::<[&(dyn ToSql + Sync); 4]>([&closed.id, &closed.run_id, &closed.superseded, &closed.at]);
     params.extend::<[&(dyn ToSql + Sync); 2]>([&rows.heard.run_id, &rows.heard.topic]);
+    let waits = &rows.new_waits;
+    params.extend::<[&(dyn ToSql + Sync); 4]>([&waits.run_id, &waits.step, &waits.name, &waits.matches]);
+    params.extend::<[&(dyn ToSql + Sync); 2]>([&rows.ended_waits.run_id, &rows.ended_waits.step]);
+    let events = &rows.new_events;
+    params.extend::<[&(dyn ToSql + Sync); 6]>([
+        &events.id,
+        &events.run_id,
+        &events.name,
+        &events.matches,
+        &events.data,
+        &events.label,
+    ]);
 }

@@ -48,6 +48,12 @@ const FIRST_SETTINGS: &str = "
 max_connections = 50
 jit = off
 log_checkpoints = off
+# After a checkpoint the first change of a page writes the whole page: compress those, and write fewer.
+wal_compression = on
+checkpoint_timeout = 15min
+max_wal_size = 2GB
+# Log files are used again instead of being filled with zeros while commits wait.
+min_wal_size = 256MB
 ";
 
 /// A running private PostgreSQL. Dropping it does not stop the server (the next start adopts it); [`Server::stop`]
