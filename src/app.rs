@@ -1,14 +1,14 @@
 //! The composition root: starts the parts in order, and stops them in the reverse order.
 //!
 //! ```text
-//! lock → definitions → database → schema → node → journal → models, connectors → engine → door
-//!      → intake → listener                                        (stop: the same way back)
+//! definitions → address → lock → database → schema → lease → journal → models, connectors → engine
+//!      → door → intake, schedules → listener                                  (stop: the same way back)
 //! ```
 
+pub mod presence;
+
 use std::fs::{File, TryLockError};
-use std::io::Write;
 use std::net::SocketAddr;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,29 +16,30 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
-use jiff::Timestamp;
 use ractor::{Actor, ActorRef};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use tokio_postgres::Config;
-use uuid::Uuid;
 
 use crate::api::{self, ApiState};
+use crate::app::presence::{Announcement, token};
 use crate::config::secret::{Secret, SecretRef};
 use crate::config::workspace::Definitions;
 use crate::connectors::email::Email;
 use crate::connectors::http::Http;
 use crate::connectors::records::Records;
 use crate::connectors::registry::Connectors;
-use crate::domain::ids::NodeId;
-use crate::models::Models;
-use crate::orchestrator::clock::LEASE_SECS;
+use crate::models::{Models, ModelsError};
 use crate::orchestrator::door::Door;
 use crate::orchestrator::engine::{Engine, Parts};
 use crate::orchestrator::journal::Journal;
+use crate::orchestrator::lease::{LEASE, Lease};
 use crate::store::postgres::Server;
 use crate::store::{Store, migrate};
+use crate::telemetry;
 use crate::triggers::files::{self, Intake};
+use crate::triggers::schedule::{self, Schedules};
 
 /// The folder of a workspace that Steward keeps to itself.
 pub const STATE: &str = ".steward";
@@ -49,8 +50,9 @@ const EMAIL_HOOK_SECRET: &str = "STEWARD_EMAIL_HOOK_SECRET";
 /// How long a database across a network may be silent before the connection counts as lost.
 const DATABASE_SILENCE: Duration = Duration::from_secs(15);
 
-/// How long requests under way may take to finish when the service stops.
-const LAST_REQUESTS: Duration = Duration::from_secs(5);
+/// How long requests under way may take to finish when the service stops, and their share of the grace
+/// at most.
+const LAST_REQUESTS: (Duration, u32) = (Duration::from_secs(5), 4);
 
 /// How a service is started.
 pub struct Options {
@@ -74,9 +76,10 @@ pub struct Service {
     pub address: SocketAddr,
     /// The token that the CLI and the owner use.
     pub token: Secret,
-    /// The file that tells clients the address.
-    announcement: PathBuf,
+    /// What tells clients the address.
+    announcement: Announcement,
     intake: ActorRef<files::Msg>,
+    schedules: ActorRef<schedule::Msg>,
     stop_listening: oneshot::Sender<()>,
     listening: Shared<BoxFuture<'static, ()>>,
     server: Option<Server>,
@@ -89,6 +92,7 @@ impl Service {
     /// # Errors
     /// What is wrong and how to mend it, in the words of the part that failed.
     pub async fn start(options: Options) -> Result<Self> {
+        telemetry::remember_panics();
         let state = prepare_state(&options.workspace)?;
         let (definitions, warnings) = Definitions::load(&options.workspace)
             .map_err(|problems| anyhow!("the workspace has problems:\n\n{}", problems.render(false)))?;
@@ -96,7 +100,16 @@ impl Service {
             tracing::info!(file = %warning.file, line = warning.line, "{}", warning.message);
         }
         let definitions = Arc::new(definitions);
-        let models = Models::start(&definitions.models, workspace_value(&definitions), None);
+        // Before anything else is begun: a second service on the same address ends here, having done nothing.
+        let listen = options.listen.unwrap_or(definitions.settings.listen);
+        let listener = TcpListener::bind(listen).await.with_context(|| {
+            format!("cannot listen on {listen}: choose another address with `--listen ADDR` (port 0 takes a free one)")
+        })?;
+        let address = listener.local_addr()?;
+        let models = async {
+            let models = Models::start(&definitions.models, workspace_value(&definitions), None).await?;
+            models.encoder().warm().await.map(|()| models).map_err(ModelsError::from)
+        };
         let database = async {
             match options.database {
                 Some(config) => Ok((config, None, None)),
@@ -108,37 +121,32 @@ impl Service {
         let (models, (config, server, lock)) = (models?, database?);
         migrate::migrate(&config).await?;
         let store = Store::new(config)?;
-        let node = NodeId(Uuid::new_v4());
-        store.register_node(node, LEASE_SECS, lock.is_some()).await?;
-        let journal = Journal::start(store.config(), node).await?;
+        let lease = Lease::take(&store, lease_length()?, lock.is_some()).await?;
+        let journal = Journal::start(store.config()).await?;
         let connectors = Connectors::new(
             Email::new(&definitions.connectors.email, state.join("outbox"))?,
             Http::new(&definitions.connectors.http)?,
             Records::new(store.clone()),
         );
         let parts = Parts {
-            node,
+            clock: lease.clock(),
+            lease,
             store,
             journal,
             connectors,
             embedder: Arc::new(models.encoder().clone()),
             models,
-            clock: Arc::new(Timestamp::now),
         };
         let engine = Arc::new(Engine::new(parts, &definitions).await?);
         let door = Door::start(engine).await?;
         let intake =
             Intake { door: door.clone(), definitions: definitions.clone(), folder: state.join("inbox") };
         let (intake, _) = Actor::spawn(None, intake, ()).await?;
+        schedule::register(&door, &definitions).await?;
+        let (schedules, _) = Actor::spawn(None, Schedules { door: door.clone() }, ()).await?;
 
-        let listen = options.listen.unwrap_or(definitions.settings.listen);
-        let listener = TcpListener::bind(listen).await.with_context(|| {
-            format!("cannot listen on {listen}: choose another address with `--listen ADDR` (port 0 takes a free one)")
-        })?;
-        let address = listener.local_addr()?;
         let token = token(&state)?;
-        let announcement = state.join("address");
-        write_private(&announcement, &format!("http://{address}\n"))?;
+        let announcement = Announcement::make(&state, door.engine().node(), &format!("http://{address}"))?;
         let email_secret = SecretRef { variable: EMAIL_HOOK_SECRET.into() }.resolve();
         let router = api::router(ApiState::new(door.clone(), definitions.clone(), &token, email_secret));
         let (stop_listening, stopped) = oneshot::channel::<()>();
@@ -156,6 +164,7 @@ impl Service {
             token,
             announcement,
             intake,
+            schedules,
             stop_listening,
             listening,
             server,
@@ -185,20 +194,27 @@ impl Service {
         bail!("the {ended} ended by itself; what it was doing is in the journal, start steward again")
     }
 
-    /// Stops in the reverse order of the start.
+    /// Stops in the reverse order of the start, within the grace of `limits.grace`. Other nodes go on with
+    /// what nothing is under way for as soon as this begins.
     ///
     /// # Errors
     /// When the database could not be stopped in order.
     pub async fn stop(self) -> Result<()> {
-        let _ = std::fs::remove_file(&self.announcement); // a client then hears at once that nobody serves
+        let grace = self.definitions.settings.limits.grace.0;
+        let deadline = Instant::now() + grace;
+        let last_requests = LAST_REQUESTS.0.min(grace / LAST_REQUESTS.1);
+        self.announcement.withdraw();
+        self.door.retreat();
         let _ = self.stop_listening.send(()); // gone only when the listener has ended already
-        if tokio::time::timeout(LAST_REQUESTS, self.listening).await.is_err() {
+        if tokio::time::timeout(last_requests, self.listening).await.is_err() {
             tracing::warn!("requests were still under way when the service stopped");
         }
-        if let Err(error) = self.intake.stop_and_wait(None, Some(LAST_REQUESTS)).await {
+        // A look under way goes on until the door is shut; its rows stay where they are then.
+        self.schedules.stop(None);
+        if let Err(error) = self.intake.stop_and_wait(None, Some(last_requests)).await {
             tracing::warn!(%error, "the inbox folder was still being looked at");
         }
-        self.door.stop().await;
+        self.door.stop_by(deadline).await;
         self.door.engine().models.stop().await;
         self.door.engine().store.close();
         if let Some(server) = self.server {
@@ -206,6 +222,15 @@ impl Service {
         }
         Ok(())
     }
+}
+
+/// How long this node's lease lasts. Only tests have a reason to change it.
+fn lease_length() -> Result<Duration> {
+    let Ok(seconds) = std::env::var("STEWARD_LEASE") else { return Ok(LEASE) };
+    let length = seconds.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    length.filter(|length| !length.is_zero()).ok_or_else(|| {
+        anyhow!("STEWARD_LEASE is `{}`: it takes a number of seconds, such as 2.5", seconds.escape_debug())
+    })
 }
 
 /// Ready when the process is asked to stop: Ctrl-C or SIGTERM.
@@ -281,28 +306,4 @@ fn lock(state: &Path) -> Result<File> {
         ),
         Err(TryLockError::Error(error)) => Err(error).context(format!("cannot lock {}", path.display())),
     }
-}
-
-/// The workspace's token, made at the first start.
-fn token(state: &Path) -> Result<Secret> {
-    let path = state.join("token");
-    if let Ok(token) = std::fs::read_to_string(&path) {
-        let token = token.trim().to_owned();
-        if token.len() >= 32 {
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
-            return Ok(Secret::new(token));
-        }
-    }
-    let token = format!("stw_{}", hex::encode(rand::random::<[u8; 32]>()));
-    write_private(&path, &format!("{token}\n"))?;
-    Ok(Secret::new(token))
-}
-
-/// Writes a file that only its owner may read, whole or not at all.
-fn write_private(path: &Path, content: &str) -> Result<()> {
-    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
-    let mut file = File::options().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
-    file.write_all(content.as_bytes())?;
-    file.sync_all()?;
-    std::fs::rename(&temporary, path).with_context(|| format!("cannot write {}", path.display()))
 }

@@ -16,6 +16,7 @@
 //! | [`api`] | HTTP; `api/router.rs` is the table of the product |
 //! | [`cli`] | the command line, one file per command |
 //! | [`app`] | the composition root: ordered start, reverse-ordered stop |
+//! | [`time`] | the database's clock, this machine's clocks |
 //! | [`telemetry`] | what Steward says about itself while it runs |
 //!
 //! The rule above all: losing every actor loses no fact. Mailboxes carry hints,
@@ -33,4 +34,5 @@ pub mod orchestrator;
 pub mod reviews;
 pub mod store;
 pub mod telemetry;
+pub mod time;
 pub mod triggers;

@@ -3,7 +3,10 @@
 //! `STEWARD_LOG` filters (default `warn,steward=info` for `up`, `warn` for other commands); `STEWARD_LOG_FORMAT=json` makes one JSON object
 //! per line. A failure is logged once, where it is handled. Secrets and message bodies are never logged.
 
+use std::backtrace::Backtrace;
+use std::collections::VecDeque;
 use std::io::IsTerminal;
+use std::sync::{Mutex, Once, PoisonError};
 
 use tracing_subscriber::EnvFilter;
 
@@ -25,4 +28,34 @@ pub fn start(usual: &str) {
         true => lines.json().try_init(),
         false => lines.with_target(false).try_init(),
     };
+}
+
+/// How many panics are remembered: a run is parked within seconds of its last one.
+const REMEMBERED: usize = 32;
+
+static PANICS: Mutex<VecDeque<(String, String)>> = Mutex::new(VecDeque::new());
+
+/// From now on a panic leaves its stack behind, for whoever has to explain it.
+pub fn remember_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            let message = info.payload_as_str().unwrap_or("a panic without words").to_owned();
+            let place = info.location().map(ToString::to_string).unwrap_or_default();
+            let stack = format!("{message}\nat {place}\n{}", Backtrace::force_capture());
+            let mut panics = PANICS.lock().unwrap_or_else(PoisonError::into_inner);
+            panics.truncate(REMEMBERED - 1);
+            panics.push_front((message, stack));
+            drop(panics);
+            before(info);
+        }));
+    });
+}
+
+/// The stack of the last panic whose message is part of `error`.
+#[must_use]
+pub fn stack_of(error: &str) -> Option<String> {
+    let panics = PANICS.lock().unwrap_or_else(PoisonError::into_inner);
+    panics.iter().find(|(message, _)| error.contains(message.as_str())).map(|(_, stack)| stack.clone())
 }

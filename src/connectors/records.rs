@@ -1,5 +1,5 @@
-//! `records.put`: a new version of a record in Steward's own memory; and [`records_get`], which reads
-//! one and is no effect.
+//! `records.put`: a new version of a record in Steward's own memory; `records.revert`: what it held
+//! before; and [`records_get`], which reads one and is no effect.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::domain::action::{Action, Repeat};
 use crate::domain::event::{ErrorKind, StepError};
 use crate::domain::label::Label;
 use crate::domain::plan::EffectResult;
-use crate::store::records::{NewVersion, Put, PutError};
+use crate::store::records::{NewVersion, Put, PutError, Record};
 use crate::store::{Store, StoreError};
 
 /// How long one statement may take, waiting for a connection and for other writers of the same record
@@ -38,6 +38,58 @@ impl Records {
             Ok(new) => (format!("{}/{}", new.kind, new.key), new),
             Err(error) => return EffectResult::Failed(error),
         };
+        self.write(&name, new).await
+    }
+
+    /// Reverting is writing anew what was there before: history only grows. Where nothing was, nothing
+    /// (`null`) is written. What somebody has changed since is not touched.
+    async fn revert(&self, call: &Call) -> EffectResult {
+        let params = match Reverted::of(call) {
+            Ok(params) => params,
+            Err(error) => return EffectResult::Failed(error),
+        };
+        let read = timeout(STATEMENT_WAIT, self.versions(&params)).await;
+        let (current, written, before) = match read {
+            Ok(Ok(versions)) => versions,
+            Ok(Err(error)) => return EffectResult::Failed(StepError::new(kind(&error), error.to_string())),
+            Err(_) => {
+                let error = StepError::new(ErrorKind::Timeout, "the database did not answer in time");
+                return EffectResult::Failed(error);
+            }
+        };
+        let Reverted { kind: of, key, version } = params;
+        let name = format!("{of}/{key}");
+        let (Some(current), Some(written)) = (current, written) else {
+            return EffectResult::Failed(invalid(format!("record {name} has no version {version}")));
+        };
+        let undone_already = before.as_ref().map_or(&Value::Null, |before| &before.data);
+        if current.data != written.data && current.data != *undone_already {
+            let message = format!("record {name} has been changed since version {version}");
+            return EffectResult::Failed(StepError::new(ErrorKind::Refused, message));
+        }
+        let new = NewVersion {
+            effect: Some(call.effect),
+            kind: of,
+            key,
+            data: undone_already,
+            label: before.as_ref().map_or(Label::System, |before| before.label),
+            if_version: Some(current.version),
+        };
+        self.write(&name, new).await
+    }
+
+    /// The current version, the one to take back, and the one before that.
+    async fn versions(
+        &self,
+        of: &Reverted<'_>,
+    ) -> Result<(Option<Record>, Option<Record>, Option<Record>), StoreError> {
+        let current = self.store.records_get(of.kind, of.key).await?;
+        let written = self.store.records_version(of.kind, of.key, of.version).await?;
+        let before = self.store.records_version(of.kind, of.key, of.version - 1).await?;
+        Ok((current, written, before))
+    }
+
+    async fn write(&self, name: &str, new: NewVersion<'_>) -> EffectResult {
         let failed = |kind, error: &dyn std::fmt::Display| {
             EffectResult::Failed(StepError::new(kind, format!("record {name}: {error}")))
         };
@@ -73,8 +125,23 @@ pub async fn records_get(store: &Store, action: &Action) -> Result<(Value, Label
         None => (0, &Value::Null, Label::Owner),
     };
     let output =
-        json!({"found": found.is_some(), "kind": kind_, "key": key, "version": version, "data": data});
+        json!({"found": !data.is_null(), "kind": kind_, "key": key, "version": version, "data": data});
     Ok((output, label))
+}
+
+struct Reverted<'a> {
+    kind: &'a str,
+    key: &'a str,
+    version: i64,
+}
+
+impl<'a> Reverted<'a> {
+    fn of(call: &'a Call) -> Result<Self, StepError> {
+        let params = Params::of(&call.action)?;
+        let version = params.value("version").and_then(Value::as_i64).filter(|version| *version >= 1);
+        let version = version.ok_or_else(|| invalid("`version` is a whole number from 1 on"))?;
+        Ok(Self { kind: params.need("kind")?, key: params.need("key")?, version })
+    }
 }
 
 fn new_version(call: &Call) -> Result<NewVersion<'_>, StepError> {
@@ -99,7 +166,7 @@ fn kind(error: &StoreError) -> ErrorKind {
 
 impl Connector for Records {
     fn actions(&self) -> &'static [&'static str] {
-        &["records.put"]
+        &["records.put", "records.revert"]
     }
 
     fn repeat(&self, _: &Action) -> Repeat {
@@ -107,11 +174,14 @@ impl Connector for Records {
     }
 
     fn perform<'a>(&'a self, call: &'a Call) -> BoxFuture<'a, EffectResult> {
-        Box::pin(self.put(call))
+        match call.action.action.as_str() {
+            "records.revert" => Box::pin(self.revert(call)),
+            _ => Box::pin(self.put(call)),
+        }
     }
 
     /// Writing it again is looking it up: the same effect finds its version.
     fn probe<'a>(&'a self, call: &'a Call) -> BoxFuture<'a, EffectResult> {
-        Box::pin(self.put(call))
+        self.perform(call)
     }
 }

@@ -3,7 +3,7 @@
 //! `pocket-encoder` bundles a three-layer MiniLM (384 dimensions, 128 word pieces). Inference is
 //! processor work of a millisecond or so per text, so it runs on blocking threads, few at a time.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::Semaphore;
 
@@ -33,20 +33,42 @@ pub enum EncoderError {
 /// The built-in encoder. Clones share the weights.
 #[derive(Clone)]
 pub struct Encoder {
-    model: pocket_encoder::Encoder,
+    /// Unpacked at first use: the weights are most of the process's memory, and not every process asks.
+    model: Arc<OnceLock<Result<pocket_encoder::Encoder, EncoderError>>>,
     space: Arc<str>,
     turns: Arc<Semaphore>,
 }
 
 impl Encoder {
+    /// An encoder that loads its weights when it is first asked for a vector.
+    #[must_use]
+    pub fn lazy() -> Self {
+        let space = canonical(&pocket_encoder::model_info()).into();
+        Self { model: Arc::default(), space, turns: Arc::new(Semaphore::new(AT_ONCE)) }
+    }
+
     /// Loads the bundled weights; once per process, some tens of milliseconds.
     ///
     /// # Errors
     /// When the bundled model does not load.
     pub fn load() -> Result<Self, EncoderError> {
-        let model = pocket_encoder::Encoder::new().map_err(failed)?;
-        let space = canonical(&pocket_encoder::model_info()).into();
-        Ok(Self { model, space, turns: Arc::new(Semaphore::new(AT_ONCE)) })
+        let encoder = Self::lazy();
+        encoder.model()?;
+        Ok(encoder)
+    }
+
+    /// Loads the weights now, away from the runtime's threads, so that the first question need not wait.
+    ///
+    /// # Errors
+    /// When the bundled model does not load.
+    pub async fn warm(&self) -> Result<(), EncoderError> {
+        let encoder = self.clone();
+        tokio::task::spawn_blocking(move || encoder.model().map(drop)).await.map_err(failed)?
+    }
+
+    fn model(&self) -> Result<&pocket_encoder::Encoder, EncoderError> {
+        let loaded = self.model.get_or_init(|| pocket_encoder::Encoder::new().map_err(failed));
+        loaded.as_ref().map_err(Clone::clone)
     }
 
     /// What must be equal before two vectors may be compared: the encoder's whole identity.
@@ -73,9 +95,9 @@ impl Encoder {
         for batch in texts.chunks(BATCH) {
             let batch: Vec<String> = batch.iter().map(|text| beginning(text)).collect();
             let _turn = self.turns.acquire().await.map_err(failed)?;
-            let model = self.model.clone();
-            let embedded = tokio::task::spawn_blocking(move || model.embed(&batch)).await;
-            vectors.extend(embedded.map_err(failed)?.map_err(failed)?);
+            let encoder = self.clone();
+            let embed = move || encoder.model()?.embed(&batch).map_err(failed);
+            vectors.extend(tokio::task::spawn_blocking(embed).await.map_err(failed)??);
         }
         Ok(vectors)
     }

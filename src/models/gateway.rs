@@ -22,6 +22,7 @@ use crate::domain::breaker::{Breaker, Thresholds};
 use crate::models::error::{Harm, Kind, ModelError};
 use crate::models::openai::Endpoint;
 use crate::models::wire::{Reply, Request};
+use crate::time::wall;
 
 /// Calls that may wait. With four at once and a second each, the last of them waits about a minute,
 /// as long as one call may take; whoever comes later is better served by the next model.
@@ -172,7 +173,7 @@ impl Actor for GatewayActor {
         match message {
             Message::Call(call) => state.enqueue(*call),
             Message::Ready => state.awaiting = false,
-            Message::Finished(seen) => state.finished(seen, Timestamp::now()),
+            Message::Finished(seen) => state.finished(seen, wall()),
         }
         self.begin_what_can(&myself, state);
         Ok(())
@@ -187,7 +188,7 @@ impl Actor for GatewayActor {
 impl GatewayActor {
     fn begin_what_can(&self, myself: &ActorRef<Message>, state: &mut State) {
         while state.under_way < self.concurrency && !state.awaiting {
-            state.drop_the_hopeless(Timestamp::now());
+            state.drop_the_hopeless(wall());
             if state.queue.is_empty() {
                 return;
             }
@@ -203,7 +204,7 @@ impl GatewayActor {
     }
 
     fn begin(&self, myself: &ActorRef<Message>, state: &mut State, call: Call) {
-        if let Err(why) = state.breaker.admit(Timestamp::now()) {
+        if let Err(why) = state.breaker.admit(wall()) {
             call.answer(Outcome::none(Kind::Paused, why));
             return;
         }

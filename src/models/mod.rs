@@ -95,18 +95,19 @@ struct Remote {
 }
 
 impl Models {
-    /// Loads the encoder and starts one gateway per provider whose key is there (or needs none).
+    /// Starts one gateway per provider whose key is there (or needs none); the encoder loads when it is
+    /// first asked, or by [`Encoder::warm`].
     /// `workspace` is what prompts and canned outputs know by that name; the gateways are linked
     /// to `supervisor`.
     ///
     /// # Errors
-    /// When the encoder does not load or a provider's settings cannot work.
+    /// When a provider's settings cannot work.
     pub async fn start(
         config: &config::models::Models,
         workspace: Value,
         supervisor: Option<ActorCell>,
     ) -> Result<Self, ModelsError> {
-        let encoder = Encoder::load()?;
+        let encoder = Encoder::lazy();
         let mut served = BTreeMap::new();
         for (name, provider) in &config.providers {
             served.insert(name, gateway(name, provider, supervisor.clone()).await?);

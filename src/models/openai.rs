@@ -20,6 +20,7 @@ use crate::config::models::Provider;
 use crate::config::secret::Secret;
 use crate::models::error::{Kind, ModelError, clipped};
 use crate::models::wire::{Dialect, Reply, Request, from_body};
+use crate::time::wall;
 
 /// The longest answer read, bytes: some hundred times the longest useful one.
 const MAX_BODY: usize = 2 * 1024 * 1024;
@@ -140,7 +141,7 @@ impl Transport {
             None => request.headers_mut().remove(AUTHORIZATION),
         };
         let response = self.http.execute(request).await.map_err(|error| broken(&error))?;
-        let (status, asked) = (response.status(), retry_after(response.headers(), Timestamp::now()));
+        let (status, asked) = (response.status(), retry_after(response.headers(), wall()));
         let body = bounded(response).await?;
         if !status.is_success() {
             let mut error = from_body(status.as_u16(), &self.redacted(body));

@@ -9,7 +9,7 @@ use crate::connectors::{Call, Connector, records};
 use crate::domain::action::Action;
 use crate::domain::duration::Span;
 use crate::domain::event::{ErrorKind, Proposal, StepError};
-use crate::domain::ids::StepId;
+use crate::domain::ids::{NodeId, StepId};
 use crate::domain::label::Label;
 use crate::domain::plan::{EffectResult, Stimulus};
 use crate::memory::search;
@@ -43,11 +43,22 @@ pub(super) async fn read(
     Stimulus::Read(step, result)
 }
 
-/// Carries an effect out. It is durable as started before this is called.
-pub(super) async fn perform(engine: Arc<Engine>, proposal: Proposal, timeout: Span) -> Stimulus {
+/// Carries an effect out. It is durable as started, by `node`, before this is called.
+pub(super) async fn perform(
+    engine: Arc<Engine>,
+    node: NodeId,
+    proposal: Proposal,
+    timeout: Span,
+) -> Stimulus {
     failpoint::hit_at(failpoint::EFFECT_STARTED, &proposal.action.action);
     let result = match prepare(&engine, &proposal).await {
         Ok((connector, call)) => {
+            // A process may have stood still between the commit and this line. Whether the effect still is
+            // this node's to begin, only a lease that holds for sure tells: while it may be over, wait; once
+            // it is lost, whoever owns the run decides what becomes of it, and this run's actor is ended.
+            if !engine.lease.holds(node).await {
+                return std::future::pending().await;
+            }
             match tokio::time::timeout(timeout.0 + GRACE, connector.perform(&call)).await {
                 Ok(result) => result,
                 Err(_) => EffectResult::Unknown(format!("the connector gave no answer within {timeout}")),
@@ -68,7 +79,7 @@ pub(super) async fn probe(engine: Arc<Engine>, proposal: Proposal, timeout: Span
         },
         Err(error) => EffectResult::Unknown(error.message),
     };
-    Stimulus::Effect(proposal.step, result)
+    Stimulus::Probed(proposal.step, result)
 }
 
 async fn prepare(engine: &Engine, proposal: &Proposal) -> Result<(Arc<dyn Connector>, Call), StepError> {

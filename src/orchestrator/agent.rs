@@ -28,7 +28,7 @@ pub(super) async fn ask(
 ) -> Stimulus {
     let agent = match &step.kind {
         StepKind::Agent(wanted) => version.agents.get(&wanted.agent),
-        StepKind::Action(_) | StepKind::Review(_) => None,
+        StepKind::Action(_) | StepKind::Review(_) | StepKind::Wait(_) | StepKind::Workflow(_) => None,
     };
     let Some(agent) = agent else {
         let error = StepError::new(ErrorKind::Invalid, "the step's agent is not part of its version");

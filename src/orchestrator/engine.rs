@@ -1,28 +1,36 @@
 //! What the actors share: the way to the database, to models, to connectors, and the definitions.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use jiff::Timestamp;
+use ractor::ActorRef;
 use serde_json::Value;
 use tokio::sync::broadcast;
+use uuid::{ContextV7, Uuid};
 
 use crate::config::workspace::Definitions;
 use crate::connectors::registry::Connectors;
 use crate::domain::digest::Digest;
 use crate::domain::ids::{NodeId, RunId, WorkflowName};
 use crate::domain::policy::Policy;
+use crate::domain::retention::Retention;
 use crate::domain::run::RunStatus;
 use crate::domain::workflow::Stage;
 use crate::memory::Embedder;
 use crate::models::Models;
+use crate::orchestrator::flow::Gate;
 use crate::orchestrator::journal::Journal;
+use crate::orchestrator::lease::Lease;
+use crate::orchestrator::supervisor;
+use crate::orchestrator::wakeup::Wakeups;
 use crate::store::journal::seal::whole_microseconds;
+use crate::store::pauses::Pauses;
 use crate::store::workflows::VersionRow;
 use crate::store::{Store, StoreError};
 
-/// Tells the time; tests bring their own.
+/// Tells the time: the lease's, which is the database's; tests may bring their own.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// How far a listener may fall behind before it misses something: it then looks into the database.
@@ -41,14 +49,16 @@ pub struct Moved {
 
 /// What the actors of one node share.
 pub struct Engine {
-    /// This start of the process.
-    pub node: NodeId,
+    /// The right to act for the runs of this node.
+    pub lease: Arc<Lease>,
     /// The database.
     pub store: Store,
     /// The group commit.
     pub journal: Journal,
     /// The owner's rules.
     pub policy: Policy,
+    /// How long finished runs are kept.
+    pub retention: Retention,
     /// What templates know as `workspace`.
     pub workspace: Value,
     /// What answers prompts.
@@ -61,8 +71,18 @@ pub struct Engine {
     pub moved: broadcast::Sender<Moved>,
     /// How many runs are in motion on this node; the supervisor counts.
     pub in_motion: AtomicUsize,
+    /// How many transitions of this node were refused because another one owned the run by then. Where
+    /// no node is lost and none is paused it stays zero.
+    pub fenced: AtomicU64,
+    /// What the other nodes are to be told.
+    pub wakeups: Wakeups,
+    /// Who comes in.
+    pub gate: Gate,
     clock: Clock,
     versions: Mutex<Versions>,
+    pauses: Mutex<Pauses>,
+    ids: Mutex<ContextV7>,
+    supervisor: OnceLock<ActorRef<supervisor::Msg>>,
 }
 
 /// The two lock-protected maps; nothing is awaited while they are held.
@@ -74,8 +94,8 @@ struct Versions {
 
 /// What an [`Engine`] is made of.
 pub struct Parts {
-    /// See [`Engine::node`].
-    pub node: NodeId,
+    /// See [`Engine::lease`].
+    pub lease: Arc<Lease>,
     /// See [`Engine::store`].
     pub store: Store,
     /// See [`Engine::journal`].
@@ -96,19 +116,27 @@ impl Engine {
     /// # Errors
     /// When the database does not take a version.
     pub async fn new(parts: Parts, definitions: &Definitions) -> Result<Self, StoreError> {
+        let pauses = parts.store.pauses().await?;
         let engine = Self {
-            node: parts.node,
+            lease: parts.lease,
             store: parts.store,
             journal: parts.journal,
             policy: definitions.policy.clone(),
+            retention: definitions.retention(),
             workspace: serde_json::to_value(&definitions.settings.workspace).unwrap_or_default(),
             models: parts.models,
             connectors: parts.connectors,
             embedder: parts.embedder,
             moved: broadcast::Sender::new(MOVED_BACKLOG),
             in_motion: AtomicUsize::new(0),
+            fenced: AtomicU64::new(0),
+            wakeups: Wakeups::default(),
+            gate: Gate::new(definitions.settings.limits.clone()),
             clock: parts.clock,
             versions: Mutex::default(),
+            pauses: Mutex::new(pauses),
+            ids: Mutex::new(ContextV7::new()),
+            supervisor: OnceLock::new(),
         };
         for definition in definitions.workflows.values() {
             let row = Arc::new(engine.store.keep_version(&definition.version).await?);
@@ -123,6 +151,67 @@ impl Engine {
     #[must_use]
     pub fn now(&self) -> Timestamp {
         whole_microseconds((self.clock)())
+    }
+
+    /// Hints that something may be due for a run. Losing a hint only costs time.
+    pub fn wake(&self, run: RunId) {
+        self.tell(supervisor::Msg::Wake(Some(run)));
+    }
+
+    /// Tells that a run waits in the queue.
+    pub(super) fn queued(&self) {
+        self.tell(supervisor::Msg::Queued);
+    }
+
+    /// Who hears the hints.
+    pub(super) fn listen(&self, supervisor: ActorRef<supervisor::Msg>) {
+        let _ = self.supervisor.set(supervisor); // there is one for the life of an engine
+    }
+
+    fn tell(&self, msg: supervisor::Msg) {
+        if let Some(supervisor) = self.supervisor.get() {
+            let _ = supervisor.cast(msg);
+        }
+    }
+
+    /// Whether the owner holds runs of this workflow: nothing may begin in them.
+    #[must_use]
+    pub fn holds(&self, workflow: &WorkflowName) -> bool {
+        self.pauses.lock().unwrap_or_else(PoisonError::into_inner).hold(workflow)
+    }
+
+    /// Looks what the owner holds; runs in motion hear of a change at once.
+    ///
+    /// # Errors
+    /// When the database does not answer; what was known before holds on.
+    pub async fn look_at_pauses(&self) -> Result<(), StoreError> {
+        let found = self.store.pauses().await?;
+        let before = {
+            let mut pauses = self.pauses.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *pauses, found.clone())
+        };
+        if before != found {
+            self.tell(supervisor::Msg::PausesChanged);
+        }
+        Ok(())
+    }
+
+    /// Under which name this node acts at present; see [`Lease::node`].
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        self.lease.node()
+    }
+
+    /// A new run's id. It carries the engine's time, not this machine's: partitions of the journal
+    /// follow it, and nodes whose clocks differ must not scatter runs over them.
+    #[must_use]
+    pub fn new_run(&self) -> RunId {
+        let now = self.now();
+        let seconds = u64::try_from(now.as_second()).unwrap_or(0);
+        let nanoseconds = u32::try_from(now.subsec_nanosecond()).unwrap_or(0);
+        // Of two runs opened in one moment the later one has the later id.
+        let context = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
+        RunId(Uuid::new_v7(uuid::Timestamp::from_unix(&*context, seconds, nanoseconds)))
     }
 
     /// The version that new runs of a workflow get.

@@ -1,7 +1,16 @@
 //! Named places at which a test lets the process die, to prove that nothing depends on it living on.
-//! `STEWARD_FAILPOINT=name` makes the first passage of `name` a SIGKILL; without it they cost one comparison.
+//! `STEWARD_FAILPOINT=name` makes the first passage of `name` a SIGKILL, and `name:stop` a SIGSTOP, from
+//! which the process goes on at SIGCONT as if nothing had been. Without it they cost one comparison.
 
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::process::Signal;
+
+/// What follows the name of a failpoint at which the process stands still.
+const STOP: &str = ":stop";
+
+static PASSED: AtomicBool = AtomicBool::new(false);
 
 static ARMED: LazyLock<Option<String>> = LazyLock::new(|| std::env::var("STEWARD_FAILPOINT").ok());
 
@@ -21,21 +30,27 @@ pub const ALL: [&str; 5] = [RUN_OPENED, AGENT_ANSWERED, DECISION_TAKEN, EFFECT_S
 
 /// Dies here if armed.
 pub fn hit(name: &str) {
-    if ARMED.as_deref() == Some(name) {
-        die(name);
+    let Some(armed) = ARMED.as_deref() else { return };
+    if armed.strip_suffix(STOP).unwrap_or(armed) == name {
+        strike(armed);
     }
 }
 
 /// Dies here if armed for this action alone (`effect.started@email.send`) or for any (`effect.started`).
 pub fn hit_at(name: &str, action: &str) {
     let Some(armed) = ARMED.as_deref() else { return };
-    let (armed_name, armed_action) = armed.split_once('@').unwrap_or((armed, action));
+    let place = armed.strip_suffix(STOP).unwrap_or(armed);
+    let (armed_name, armed_action) = place.split_once('@').unwrap_or((place, action));
     if armed_name == name && armed_action == action {
-        die(armed);
+        strike(armed);
     }
 }
 
-fn die(name: &str) {
-    tracing::warn!(name, "failpoint: the process kills itself");
-    let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+fn strike(armed: &str) {
+    if PASSED.swap(true, Ordering::Relaxed) {
+        return; // it stood still here once
+    }
+    let signal = if armed.ends_with(STOP) { Signal::STOP } else { Signal::KILL };
+    tracing::warn!(armed, ?signal, "failpoint: the process signals itself");
+    let _ = rustix::process::kill_process(rustix::process::getpid(), signal);
 }

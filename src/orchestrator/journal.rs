@@ -1,18 +1,19 @@
 //! The journal actors: group commit. While one batch is on its way to the database, transitions
-//! gather; the next statement carries all of them. Idle, a transition leaves at once.
+//! gather in a queue; the next statement carries all of them. Idle, a transition leaves at once: who
+//! appends to an empty queue wakes its writer, everybody else finds it at work.
 //!
 //! An acknowledged transition is durable. When the connection breaks in the middle, nobody knows
 //! whether the batch landed: the actor reconnects and looks each one up before it sends it again.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::{join_all, select_all};
 use ractor::{Actor, ActorProcessingErr, ActorRef, SpawnErr};
 use tokio::sync::oneshot;
-use tokio::task::JoinError;
 use tokio_postgres::Config;
 
-use crate::domain::ids::{NodeId, RunId};
+use crate::domain::ids::RunId;
 use crate::store::StoreError;
 use crate::store::journal::writer::{Landed, Writer, refused};
 use crate::store::journal::{Commit, CommitError, Open, Opened};
@@ -34,7 +35,14 @@ pub type OnCommit = Box<dyn FnOnce(Result<(), CommitError>) + Send>;
 /// The way to the journal; cheap to clone.
 #[derive(Clone)]
 pub struct Journal {
-    writers: Vec<ActorRef<Msg>>,
+    lanes: Vec<Lane>,
+}
+
+/// One writer and what waits for it.
+#[derive(Clone)]
+struct Lane {
+    queue: Arc<Queue>,
+    writer: ActorRef<Msg>,
 }
 
 impl Journal {
@@ -42,19 +50,20 @@ impl Journal {
     ///
     /// # Errors
     /// When an actor cannot be spawned.
-    pub async fn start(config: &Config, node: NodeId) -> Result<Self, SpawnErr> {
-        let mut writers = Vec::with_capacity(WRITERS);
+    pub async fn start(config: &Config) -> Result<Self, SpawnErr> {
+        let mut lanes = Vec::with_capacity(WRITERS);
         for _ in 0..WRITERS {
-            let args = Args { config: config.clone(), node };
-            writers.push(Actor::spawn(None, JournalActor, args).await?.0);
+            let queue = Arc::new(Queue::default());
+            let args = Args { config: config.clone(), queue: queue.clone() };
+            lanes.push(Lane { queue, writer: Actor::spawn(None, JournalActor, args).await?.0 });
         }
-        Ok(Self { writers })
+        Ok(Self { lanes })
     }
 
-    /// Appends a transition; `done` is called once it is durable or refused.
+    /// Appends a transition; `done` is called once it is durable or refused. A journal that has stopped
+    /// drops `done`: the run is then no longer this node's to move.
     pub fn commit(&self, commit: Commit, done: OnCommit) {
-        // A stopped journal drops `done`: the run is then no longer this node's to move.
-        let _ = self.writer(commit.run).cast(Msg::Commit(Box::new(commit), done));
+        self.lane(commit.run).push(|batch| batch.commits.push((commit, done)));
     }
 
     /// Opens a run; gives back once it is durable.
@@ -63,53 +72,81 @@ impl Journal {
     /// When the database refuses it or the journal is stopping.
     pub async fn open(&self, open: Open) -> Result<Opened, StoreError> {
         let (done, answer) = oneshot::channel();
-        let stopping = || StoreError::Unavailable("this node is stopping".into());
-        self.writer(open.run).cast(Msg::Open(Box::new(open), done)).map_err(|_| stopping())?;
-        answer.await.map_err(|_| stopping())?
+        self.lane(open.run).push(|batch| batch.opens.push((open, done)));
+        answer.await.map_err(|_| StoreError::Unavailable("this node is stopping".into()))?
     }
 
-    fn writer(&self, run: RunId) -> &ActorRef<Msg> {
-        let slot = usize::from(run.0.as_bytes()[15]) % self.writers.len();
-        &self.writers[slot]
+    fn lane(&self, run: RunId) -> &Lane {
+        let slot = usize::from(run.0.as_bytes()[15]) % self.lanes.len();
+        &self.lanes[slot]
     }
 
     /// Waits until a writer has ended.
     pub async fn ended(&self) {
-        let waits = self.writers.iter().map(|writer| Box::pin(writer.wait(None)));
+        let waits = self.lanes.iter().map(|lane| Box::pin(lane.writer.wait(None)));
         let _ = select_all(waits).await;
     }
 
     /// Stops the writers once everything that waits is written.
     pub async fn stop(&self, grace: Duration) {
-        join_all(self.writers.iter().map(|writer| writer.drain_and_wait(Some(grace)))).await;
+        join_all(self.lanes.iter().map(|lane| lane.writer.drain_and_wait(Some(grace)))).await;
     }
 }
 
-/// What a journal actor is told.
-pub enum Msg {
-    /// Append a transition.
-    Commit(Box<Commit>, OnCommit),
-    /// Open a run.
-    Open(Box<Open>, oneshot::Sender<Result<Opened, StoreError>>),
-    /// The batch on its way is done; the writer comes back.
-    Written(Box<Writer>),
-    /// Writing crashed, and took the writer with it.
-    Crashed(JoinError),
+impl Lane {
+    fn push(&self, add: impl FnOnce(&mut Batch)) {
+        if self.queue.push(add) {
+            // A writer that takes no more messages empties the queue once more when it stops.
+            let _ = self.writer.cast(Msg::Write);
+        }
+    }
 }
 
-struct JournalActor;
+/// What waits for a writer. Bounded by what is admitted: a run in motion has one transition on its way,
+/// a door has as many openings as it has askers.
+#[derive(Default)]
+struct Queue(Mutex<Waiting>);
 
-struct Args {
-    config: Config,
-    node: NodeId,
+#[derive(Default)]
+struct Waiting {
+    batch: Batch,
+    /// The writer is at work, or told to begin: it will find what is added.
+    awake: bool,
+    /// The writer has ended: nothing is taken any more.
+    closed: bool,
 }
 
-struct State {
-    config: Config,
-    node: NodeId,
-    /// Absent while a batch is on its way.
-    writer: Option<Box<Writer>>,
-    waiting: Batch,
+impl Queue {
+    /// Adds to what waits; true when the writer has to be woken.
+    fn push(&self, add: impl FnOnce(&mut Batch)) -> bool {
+        let mut waiting = self.lock();
+        if waiting.closed {
+            return false;
+        }
+        add(&mut waiting.batch);
+        !std::mem::replace(&mut waiting.awake, true)
+    }
+
+    /// The next batch; none when nothing waits, and then the writer sleeps until it is woken.
+    fn take(&self) -> Option<Batch> {
+        let mut waiting = self.lock();
+        let batch = waiting.batch.take();
+        waiting.awake = batch.is_some();
+        batch
+    }
+
+    /// Takes nothing any more, and drops what waits: who asked hears that nobody writes.
+    fn close(&self) {
+        let mut waiting = self.lock();
+        waiting.closed = true;
+        let dropped = std::mem::take(&mut waiting.batch);
+        drop(waiting); // what is dropped may call back
+        drop(dropped);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner) // two lists: never half-changed
+    }
 }
 
 #[derive(Default)]
@@ -118,75 +155,93 @@ struct Batch {
     opens: Vec<(Open, oneshot::Sender<Result<Opened, StoreError>>)>,
 }
 
+impl Batch {
+    /// As much as fits one statement, the oldest first.
+    fn take(&mut self) -> Option<Self> {
+        if self.commits.is_empty() && self.opens.is_empty() {
+            return None;
+        }
+        Some(Self { commits: oldest(&mut self.commits), opens: oldest(&mut self.opens) })
+    }
+}
+
+fn oldest<T>(waiting: &mut Vec<T>) -> Vec<T> {
+    if waiting.len() <= MAX_BATCH { std::mem::take(waiting) } else { waiting.drain(..MAX_BATCH).collect() }
+}
+
+/// What a journal actor is told.
+pub enum Msg {
+    /// Something waits in its queue.
+    Write,
+}
+
+struct JournalActor;
+
+struct Args {
+    config: Config,
+    queue: Arc<Queue>,
+}
+
+struct State {
+    config: Config,
+    writer: Box<Writer>,
+    queue: Arc<Queue>,
+}
+
+impl Drop for State {
+    /// However the actor ended, nobody waits for it in vain.
+    fn drop(&mut self) {
+        self.queue.close();
+    }
+}
+
 impl Actor for JournalActor {
     type Msg = Msg;
     type State = State;
     type Arguments = Args;
 
     async fn pre_start(&self, _: ActorRef<Msg>, args: Args) -> Result<State, ActorProcessingErr> {
-        let writer = Some(Box::new(connect(&args.config).await));
-        Ok(State { config: args.config, node: args.node, writer, waiting: Batch::default() })
+        let writer = Box::new(connect(&args.config).await);
+        Ok(State { config: args.config, writer, queue: args.queue })
     }
 
-    async fn handle(
-        &self,
-        myself: ActorRef<Msg>,
-        msg: Msg,
-        state: &mut State,
-    ) -> Result<(), ActorProcessingErr> {
+    /// Waits for the database and nobody else: what comes in meanwhile gathers in the queue.
+    async fn handle(&self, _: ActorRef<Msg>, msg: Msg, state: &mut State) -> Result<(), ActorProcessingErr> {
         match msg {
-            Msg::Commit(commit, done) => state.waiting.commits.push((*commit, done)),
-            Msg::Open(open, done) => state.waiting.opens.push((*open, done)),
-            Msg::Written(writer) => state.writer = Some(writer),
-            Msg::Crashed(error) => return Err(error.into()), // the node ends and starts anew
+            Msg::Write => state.write_all().await,
         }
-        state.flush(&myself);
         Ok(())
     }
 
+    /// Whatever came in after the last message: nothing acknowledged is lost, nothing waiting is dropped.
     async fn post_stop(&self, _: ActorRef<Msg>, state: &mut State) -> Result<(), ActorProcessingErr> {
-        // Whatever came in after the last flush: nothing acknowledged is lost, nothing waiting is dropped.
-        let waiting = std::mem::take(&mut state.waiting);
-        if !waiting.commits.is_empty() || !waiting.opens.is_empty() {
-            let mut writer = match state.writer.take() {
-                Some(writer) => writer,
-                None => Box::new(connect(&state.config).await),
-            };
-            write(&mut writer, &state.config, state.node, waiting).await;
-        }
+        state.write_all().await;
         Ok(())
     }
 }
 
 impl State {
-    fn flush(&mut self, myself: &ActorRef<Msg>) {
-        if self.waiting.commits.is_empty() && self.waiting.opens.is_empty() {
-            return;
+    async fn write_all(&mut self) {
+        while let Some(batch) = self.queue.take() {
+            write(&mut self.writer, &self.config, batch).await;
         }
-        let Some(mut writer) = self.writer.take() else { return };
-        let commits = self.waiting.commits.len().min(MAX_BATCH);
-        let opens = self.waiting.opens.len().min(MAX_BATCH);
-        let batch = Batch {
-            commits: self.waiting.commits.drain(..commits).collect(),
-            opens: self.waiting.opens.drain(..opens).collect(),
-        };
-        let (config, node, myself) = (self.config.clone(), self.node, myself.clone());
-        let writing = tokio::spawn(async move {
-            write(&mut writer, &config, node, batch).await;
-            writer
-        });
-        tokio::spawn(async move {
-            let _ = myself.cast(writing.await.map_or_else(Msg::Crashed, Msg::Written));
-        });
     }
 }
 
-async fn write(writer: &mut Box<Writer>, config: &Config, node: NodeId, batch: Batch) {
+/// How many transitions, from the first on, were made under the lease of the first. A batch has one
+/// fence; what is left over from a lost lease goes ahead in a batch of its own, and is refused.
+fn same_lease(commits: &[(Commit, OnCommit)]) -> usize {
+    let lease = |commit: &(Commit, OnCommit)| commit.0.node;
+    commits.iter().take_while(|commit| lease(commit) == lease(&commits[0])).count()
+}
+
+async fn write(writer: &mut Box<Writer>, config: &Config, mut batch: Batch) {
     if !batch.opens.is_empty() {
         open_all(writer, config, batch.opens).await;
     }
-    if !batch.commits.is_empty() {
-        commit_all(writer, config, node, batch.commits).await;
+    while !batch.commits.is_empty() {
+        let rest = batch.commits.split_off(same_lease(&batch.commits));
+        commit_all(writer, config, std::mem::replace(&mut batch.commits, rest)).await;
     }
 }
 
@@ -221,13 +276,9 @@ async fn open_all(
     }
 }
 
-async fn commit_all(
-    writer: &mut Box<Writer>,
-    config: &Config,
-    node: NodeId,
-    mut commits: Vec<(Commit, OnCommit)>,
-) {
-    while !commits.is_empty() {
+/// Writes transitions that were made under one lease.
+async fn commit_all(writer: &mut Box<Writer>, config: &Config, mut commits: Vec<(Commit, OnCommit)>) {
+    while let Some(node) = commits.first().map(|(commit, _)| commit.node) {
         let values: Vec<&Commit> = commits.iter().map(|(commit, _)| commit).collect();
         match writer.write(node, &values).await {
             Ok(accepted) => return answer(commits, &accepted),
@@ -238,7 +289,7 @@ async fn commit_all(
             // One transition spoils the statement: each gets its own, so that the others land.
             Err(_) if commits.len() > 1 => {
                 for commit in commits {
-                    Box::pin(commit_all(writer, config, node, vec![commit])).await;
+                    Box::pin(commit_all(writer, config, vec![commit])).await;
                 }
                 return;
             }

@@ -7,19 +7,34 @@
 //! │  └─ worker    one per task under way: an agent, a read, an effect
 //! journal × k     group commit
 //! clock           lease, due runs, overdue reviews
+//! housekeeper     the journal's months, retention
 //! ```
 //!
+//! - [`lease`] is a node's right to act; [`wakeup`] is what nodes tell each other;
 //! - [`door`] is how everybody else opens runs and wakes them;
-//! - [`engine`] is what the actors share; [`agent`] and [`action`] are the work itself;
+//! - [`control`] is what the owner does to runs;
+//! - [`flow`] says who begins at once, who waits for a turn, and who has to come back;
+//! - [`engine`] is what the actors share; [`agent`], [`action`] and `wait` are the work itself;
+//! - `inbox` is what runs are told, `entrance` how they come in;
+//! - `park` deals with runs that crash, so that the owner decides about them;
 //! - [`failpoint`] lets tests kill the process at the places that matter.
 
 pub mod action;
 pub mod agent;
 pub mod clock;
+pub mod control;
 pub mod door;
 pub mod engine;
+mod entrance;
 pub mod failpoint;
+pub mod flow;
+pub mod housekeeper;
+mod inbox;
 pub mod journal;
+pub mod lease;
+mod park;
 pub mod run;
 pub mod supervisor;
+mod wait;
+pub mod wakeup;
 mod worker;

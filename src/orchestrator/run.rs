@@ -1,27 +1,28 @@
 //! One actor per run in motion: it learns, plans, commits, and only then begins what was planned.
 //!
 //! At most one transition is on its way to the journal at a time; what is learnt meanwhile waits for
-//! the next one. The actor's copy of the run changes only when the journal says that it has.
+//! the next one. The actor's copy of the run is planned upon and so ahead of the journal by that one
+//! transition; nothing is begun before the journal says that it is durable. When the journal refuses it,
+//! the run stops, or is folded anew.
 
-use std::collections::{BTreeMap, HashMap};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
-use serde_json::Value;
 
 use crate::domain::digest::Digest;
-use crate::domain::event::{ErrorKind, StepError, Verdict};
-use crate::domain::ids::{ReviewId, StepId};
-use crate::domain::plan::{
-    Answer, EffectKey, EffectResult, Env, Existing, Rest, Stimulus, Task, Transition, advance,
-};
+use crate::domain::event::Parent;
+use crate::domain::ids::{HappeningId, NodeId, StepId};
+use crate::domain::plan::{EffectKey, Env, Existing, Rest, Stimulus, Task, Transition, advance};
 use crate::domain::run::Run;
-use crate::domain::step::StepStatus;
 use crate::domain::workflow::{Step, Version};
 use crate::orchestrator::engine::{Engine, Moved};
-use crate::orchestrator::{action, agent, worker};
+use crate::orchestrator::wait::Child;
+use crate::orchestrator::{action, agent, inbox, wait, worker};
 use crate::store::StoreError;
 use crate::store::journal::read::Loaded;
 use crate::store::journal::seal::seal;
@@ -30,7 +31,7 @@ use crate::store::runs::Inbox;
 use crate::store::workflows::VersionRow;
 
 /// A run that is due within this time stays in memory; a longer sleep gives it back to the database.
-const NAP: SignedDuration = SignedDuration::from_secs(3);
+pub(super) const NAP: SignedDuration = SignedDuration::from_secs(3);
 
 /// The pause before a question to a database that did not answer is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
@@ -45,10 +46,13 @@ pub enum Msg {
     Heard(Result<Inbox, StoreError>),
     /// The transition on its way is durable, or refused.
     Committed(Result<(), CommitError>),
-    /// A transition was refused because of this key: find out who holds it.
+    /// A transition was refused because of this key: find out who holds it, and where the run stands.
     AskHolder(EffectKey),
-    /// Who holds the key.
-    KeyHolder(EffectKey, Result<Option<Existing>, StoreError>),
+    /// Who holds the key, and the run without the refused transition.
+    KeyHolder(EffectKey, Result<Box<(Option<Existing>, Loaded)>, StoreError>),
+    /// The node is stopping: begin nothing that another node can begin as well, and end once nothing
+    /// is under way.
+    Rest,
 }
 
 /// How a run actor begins.
@@ -59,6 +63,8 @@ pub struct Begin {
     pub loaded: Loaded,
     /// The version it is pinned to.
     pub version: Arc<VersionRow>,
+    /// The lease under which its node took it; all it does is fenced by this one.
+    pub node: NodeId,
     /// Whether it was opened just now: then nothing can have been under way.
     pub fresh: bool,
 }
@@ -72,6 +78,7 @@ pub struct State {
     row: Arc<VersionRow>,
     /// Shared with agents, which outlive a message.
     version: Arc<Version>,
+    /// As it will be once the transition on its way is durable.
     run: Run,
     head: Digest,
     /// Learnt and not planned with yet.
@@ -85,17 +92,28 @@ pub struct State {
     on_its_way: Option<OnItsWay>,
     /// The step that each worker works for.
     workers: HashMap<ActorId, StepId>,
+    /// Steps for which is looked whether what they wait for has come: until that is known the run stays.
+    looking: HashSet<StepId>,
+    /// Learnt while the owner held everything; to be acted on when that is over.
+    deferred: Vec<Stimulus>,
+    /// The moment for which a tick is under way.
+    armed: Option<Timestamp>,
+    node: NodeId,
+    /// The node is stopping.
+    resting: bool,
 }
 
 /// Everything needed to go on when the journal accepts a transition, and to plan again when it does not.
 struct OnItsWay {
-    run: Run,
     head: Digest,
     tasks: Vec<Task>,
     rest: Rest,
     nap: bool,
     learnt: Vec<Stimulus>,
     heard: Vec<String>,
+    deferred: Vec<Stimulus>,
+    due: Option<Timestamp>,
+    published: Option<HappeningId>,
 }
 
 impl Actor for RunActor {
@@ -106,7 +124,7 @@ impl Actor for RunActor {
     async fn pre_start(&self, myself: ActorRef<Msg>, begin: Begin) -> Result<State, ActorProcessingErr> {
         let mut state = State {
             engine: begin.engine,
-            version: Arc::new(begin.version.version.clone()),
+            version: begin.version.version.clone(),
             row: begin.version,
             run: begin.loaded.run,
             head: begin.loaded.head,
@@ -116,6 +134,11 @@ impl Actor for RunActor {
             taken: BTreeMap::new(),
             on_its_way: None,
             workers: HashMap::new(),
+            looking: HashSet::new(),
+            deferred: Vec::new(),
+            armed: None,
+            node: begin.node,
+            resting: false,
         };
         if begin.fresh {
             let _ = myself.cast(Msg::Learn(Box::new(Stimulus::Tick)));
@@ -133,7 +156,7 @@ impl Actor for RunActor {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         match msg {
-            Msg::Learn(stimulus) => state.learnt.push(*stimulus),
+            Msg::Learn(stimulus) => state.learn(*stimulus),
             Msg::Listen => {
                 state.listen(&myself);
                 return Ok(());
@@ -142,7 +165,7 @@ impl Actor for RunActor {
             Msg::Heard(Err(error)) => return state.ask_again(&myself, error, || Msg::Listen),
             Msg::Committed(Ok(())) => state.accepted(&myself).await?,
             Msg::Committed(Err(refusal)) => return state.refused(&myself, refusal),
-            Msg::KeyHolder(key, Ok(holder)) => state.learn_holder(key, holder),
+            Msg::KeyHolder(key, Ok(found)) => state.plan_again(key, found.0, found.1),
             Msg::KeyHolder(key, Err(error)) => {
                 return state.ask_again(&myself, error, move || Msg::AskHolder(key.clone()));
             }
@@ -150,8 +173,15 @@ impl Actor for RunActor {
                 state.ask_holder(&myself, key);
                 return Ok(());
             }
+            Msg::Rest => {
+                state.resting = true;
+                state.rest(&myself);
+                return Ok(());
+            }
         }
-        state.advance(&myself).await
+        state.advance(&myself).await?;
+        state.rest(&myself);
+        Ok(())
     }
 
     /// A worker that ends in order has told its result; one that does not leaves its step without.
@@ -168,17 +198,26 @@ impl Actor for RunActor {
             SupervisionEvent::ActorFailed(who, error) => {
                 if let Some(step) = state.workers.remove(&who.get_id()) {
                     tracing::error!(run = %state.run.id, %step, %error, "the work of a step crashed");
-                    state.learn_crash(step, &error.to_string());
+                    let crashed = inbox::crashed(&state.run, step, &error.to_string());
+                    state.learnt.push(crashed);
                     state.advance(&myself).await?;
                 }
             }
             SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => {}
         }
+        state.rest(&myself);
         Ok(())
     }
 }
 
 impl State {
+    /// Ends, if the node is stopping and nothing is under way: the supervisor then gives the run back.
+    fn rest(&self, myself: &ActorRef<Msg>) {
+        if self.resting && self.on_its_way.is_none() && self.workers.is_empty() {
+            myself.stop(None);
+        }
+    }
+
     fn listen(&self, myself: &ActorRef<Msg>) {
         let (engine, run, myself) = (self.engine.clone(), self.run.id, myself.clone());
         tokio::spawn(async move {
@@ -193,7 +232,7 @@ impl State {
             if self.heard.iter().chain(on_its_way).any(|heard| *heard == topic) {
                 continue;
             }
-            match stimulus(&topic, &data) {
+            match inbox::stimulus(&self.run, &topic, &data) {
                 Some(stimulus) => self.learnt.push(stimulus),
                 None => tracing::error!(run = %self.run.id, topic, "a message in the inbox cannot be read"),
             }
@@ -202,19 +241,27 @@ impl State {
         self.learnt.push(Stimulus::Tick);
     }
 
-    fn learn_crash(&mut self, step: StepId, error: &str) {
-        let message = format!("the work crashed: {error}");
-        self.learnt.push(match self.run.status(&step) {
-            StepStatus::Effecting { .. } => Stimulus::Effect(step, EffectResult::Unknown(message)),
-            _ => Stimulus::Answered(step, None, Answer::Failed(StepError::new(ErrorKind::Internal, message))),
-        });
+    fn learn(&mut self, stimulus: Stimulus) {
+        if let Stimulus::Happened { step, .. } | Stimulus::Quiet(step) | Stimulus::ChildEnded(step, _) =
+            &stimulus
+        {
+            self.looking.remove(step);
+        }
+        self.learnt.push(stimulus);
     }
 
     fn ask_holder(&self, myself: &ActorRef<Msg>, key: EffectKey) {
         let (engine, myself) = (self.engine.clone(), myself.clone());
+        let run = self.run.id;
         tokio::spawn(async move {
-            let holder = engine.store.key_holder(&key).await;
-            let _ = myself.cast(Msg::KeyHolder(key, holder));
+            let found = async {
+                let holder = engine.store.key_holder(&key).await?;
+                let loaded = engine.store.load_run(run).await?;
+                let missing = || StoreError::corrupt(format!("run {run}"), "its journal is empty");
+                Ok(Box::new((holder, loaded.ok_or_else(missing)?)))
+            };
+            let found = found.await;
+            let _ = myself.cast(Msg::KeyHolder(key, found));
         });
     }
 
@@ -233,22 +280,36 @@ impl State {
         Ok(())
     }
 
-    fn learn_holder(&mut self, key: EffectKey, holder: Option<Existing>) {
+    /// Nothing of the refused transition has happened: what it was made from is learnt anew.
+    fn plan_again(&mut self, key: EffectKey, holder: Option<Existing>, loaded: Loaded) {
+        let Some(way) = self.on_its_way.take() else { return };
+        self.run = loaded.run;
+        self.head = loaded.head;
+        self.learnt.splice(0..0, way.learnt);
+        self.heard.splice(0..0, way.heard);
         if let Some(holder) = holder {
             self.taken.insert(key, holder);
         }
     }
 
-    /// Plans with what was learnt and sends the transition on its way, unless one is already.
+    /// Plans with what was learnt until a transition is on its way, or nothing is left to plan with.
     async fn advance(&mut self, myself: &ActorRef<Msg>) -> Result<(), ActorProcessingErr> {
-        if self.on_its_way.is_some() || (self.learnt.is_empty() && self.heard.is_empty()) {
-            return Ok(());
+        while self.on_its_way.is_none() && !(self.learnt.is_empty() && self.heard.is_empty()) {
+            self.plan(myself).await?;
         }
+        Ok(())
+    }
+
+    async fn plan(&mut self, myself: &ActorRef<Msg>) -> Result<(), ActorProcessingErr> {
         let now = self.engine.now();
-        let mut run = self.run.clone();
+        let paused = self.engine.holds(&self.run.opened.workflow);
+        if !paused {
+            self.learnt.splice(0..0, std::mem::take(&mut self.deferred));
+        }
+        let expected_seq = self.run.seq;
         let connectors = &self.engine.connectors;
         let transition = advance(
-            &mut run,
+            &mut self.run,
             &self.learnt,
             &Env {
                 version: &self.version,
@@ -256,32 +317,45 @@ impl State {
                 policy: &self.engine.policy,
                 workspace: &self.engine.workspace,
                 repeat: &|action| connectors.repeat(action),
+                paused,
                 taken: &self.taken,
                 now,
                 jitter: rand::random(),
             },
         )?;
-        let Transition { entries, tasks, rest } = transition;
+        let Transition { entries, tasks, rest, due, deferred } = transition;
+        // What is being looked for may have come: then there is no rest.
+        let rest = match rest {
+            Rest::Asleep { .. } | Rest::Paused | Rest::Parked if !self.looking.is_empty() => Rest::Busy,
+            rest => rest,
+        };
         let learnt = std::mem::take(&mut self.learnt);
         let heard = std::mem::take(&mut self.heard);
         if entries.is_empty() && heard.is_empty() && rest == Rest::Busy {
+            self.deferred.extend(deferred);
+            self.arm(myself, due);
             return self.begin(myself, tasks).await;
         }
-        let nap = matches!(rest, Rest::Asleep { wake_at: Some(at) } if now.duration_until(at) <= NAP);
-        let entries = seal(self.head, self.run.seq, now, entries);
+        let publish = inbox::end_for_parent(&self.run, &entries);
+        let nap =
+            !paused && matches!(rest, Rest::Asleep { wake_at: Some(at) } if now.duration_until(at) <= NAP);
+        let entries = seal(self.head, expected_seq, now, entries);
         let head = entries.last().map_or(self.head, |last| last.hash);
         let commit = Commit {
             run: self.run.id,
-            node: self.engine.node,
-            expected_seq: self.run.seq,
+            node: self.node,
+            expected_seq,
             entries,
             rest,
             nap,
             signals: self.signals,
             heard: heard.clone(),
             at: now,
+            publish,
+            slot: self.version.flow.concurrency.is_some(),
         };
-        self.on_its_way = Some(OnItsWay { run, head, tasks, rest, nap, learnt, heard });
+        let published = commit.publish.as_ref().map(|happening| happening.id);
+        self.on_its_way = Some(OnItsWay { head, tasks, rest, nap, learnt, heard, deferred, due, published });
         let myself = myself.clone();
         let done = move |result| {
             let _ = myself.cast(Msg::Committed(result));
@@ -292,19 +366,24 @@ impl State {
 
     async fn accepted(&mut self, myself: &ActorRef<Msg>) -> Result<(), ActorProcessingErr> {
         let Some(way) = self.on_its_way.take() else { return Ok(()) };
-        self.run = way.run;
         self.head = way.head;
         self.taken.clear();
         let moved = Moved { run: self.run.id, seq: self.run.seq, status: way.rest.status() };
         let _ = self.engine.moved.send(moved); // nobody may be listening
+        self.deferred.extend(way.deferred);
         match way.rest {
-            Rest::Busy => self.begin(myself, way.tasks).await,
+            Rest::Busy => {
+                self.arm(myself, way.due);
+                self.begin(myself, way.tasks).await
+            }
             Rest::Asleep { wake_at: Some(at) } if way.nap => {
                 let pause = Duration::try_from(self.engine.now().duration_until(at)).unwrap_or_default();
                 myself.send_after(pause, || Msg::Learn(Box::new(Stimulus::Tick)));
                 Ok(())
             }
-            Rest::Asleep { .. } | Rest::Over(_) => {
+            Rest::Asleep { .. } | Rest::Paused | Rest::Parked | Rest::Over(_) => {
+                self.begin(myself, way.tasks).await?; // only runs to be asked to stop: they need no run of ours
+                inbox::tell_parent(&self.engine, way.published);
                 // The row has no owner any more. Hints that came meanwhile are in the row as signals.
                 self.learnt.clear();
                 self.heard.clear();
@@ -314,16 +393,27 @@ impl State {
         }
     }
 
+    /// While something is under way, something else may become due.
+    fn arm(&mut self, myself: &ActorRef<Msg>, due: Option<Timestamp>) {
+        let now = self.engine.now();
+        let Some(due) = due.filter(|due| self.armed.is_none_or(|armed| armed <= now || *due < armed)) else {
+            return;
+        };
+        self.armed = Some(due);
+        let pause = Duration::try_from(now.duration_until(due)).unwrap_or_default();
+        myself.send_after(pause, || Msg::Learn(Box::new(Stimulus::Tick)));
+    }
+
     fn refused(&mut self, myself: &ActorRef<Msg>, refusal: CommitError) -> Result<(), ActorProcessingErr> {
-        let Some(way) = self.on_its_way.take() else { return Ok(()) };
         match refusal {
             CommitError::Fenced => {
+                self.engine.fenced.fetch_add(1, Ordering::Relaxed);
                 tracing::info!(run = %self.run.id, "another node owns this run now");
                 myself.stop(None);
                 Ok(())
             }
+            // Until the holder is known the transition stays on its way, so that nothing is planned upon it.
             CommitError::KeyTaken(key) => {
-                self.plan_again(way);
                 self.ask_holder(myself, key);
                 Ok(())
             }
@@ -331,18 +421,17 @@ impl State {
         }
     }
 
-    /// Nothing of the refused transition has happened: what it was made from is learnt anew.
-    fn plan_again(&mut self, way: OnItsWay) {
-        self.learnt.splice(0..0, way.learnt);
-        self.heard.splice(0..0, way.heard);
-    }
-
     async fn begin(&mut self, myself: &ActorRef<Msg>, tasks: Vec<Task>) -> Result<(), ActorProcessingErr> {
         for task in tasks {
+            // What is durable as started must be carried out here, or nobody would know whether it was.
+            if self.resting && !matches!(task, Task::Perform(_)) {
+                continue;
+            }
             let engine = self.engine.clone();
             let (step, worker) = match task {
+                // Whoever begins tasks advances after that: no need for a message.
                 Task::Instant(step) => {
-                    let _ = myself.cast(Msg::Learn(Box::new(Stimulus::Instant(step))));
+                    self.learnt.push(Stimulus::Instant(step));
                     continue;
                 }
                 Task::Agent { step, with, label } => {
@@ -358,11 +447,31 @@ impl State {
                 }
                 Task::Perform(proposal) => {
                     let (step, timeout) = (proposal.step.clone(), self.step(&proposal.step)?.timeout);
-                    (step, worker::begin(myself, action::perform(engine, *proposal, timeout)).await?)
+                    let work = action::perform(engine, self.node, *proposal, timeout);
+                    (step, worker::begin(myself, work).await?)
                 }
                 Task::Probe(proposal) => {
                     let (step, timeout) = (proposal.step.clone(), self.step(&proposal.step)?.timeout);
                     (step, worker::begin(myself, action::probe(engine, *proposal, timeout)).await?)
+                }
+                Task::Listen { step, topic } => {
+                    self.looking.insert(step.clone());
+                    let (since, heard) = (self.run.opened_at, self.run.heard.iter().copied().collect());
+                    let work = wait::listen(engine, step.clone(), topic, since, heard);
+                    (step, worker::begin(myself, work).await?)
+                }
+                Task::Attend { step, run } => {
+                    self.looking.insert(step.clone());
+                    (step.clone(), worker::begin(myself, wait::attend(engine, step, run)).await?)
+                }
+                Task::Open { step, attempt, workflow, input, label, budget_micros } => {
+                    let parent = Parent { run: self.run.id, step: step.clone() };
+                    let child = Child { parent, attempt, workflow, input, label, budget_micros };
+                    (step, worker::begin(myself, wait::open(engine, child)).await?)
+                }
+                Task::Stop(run) => {
+                    tokio::spawn(wait::stop(engine, run, self.run.id));
+                    continue;
                 }
             };
             self.workers.insert(worker, step);
@@ -371,17 +480,10 @@ impl State {
     }
 
     fn step(&self, id: &StepId) -> Result<Step, ActorProcessingErr> {
-        Ok(self.version.step(id).cloned().ok_or_else(|| format!("step `{id}` is not part of the version"))?)
+        Ok(self
+            .version
+            .step(id)
+            .map(Cow::into_owned)
+            .ok_or_else(|| format!("step `{id}` is not part of the version"))?)
     }
-}
-
-/// A message of the inbox as something learnt; `None` when it cannot be read.
-fn stimulus(topic: &str, data: &Value) -> Option<Stimulus> {
-    let by = data.get("by")?.as_str()?.to_owned();
-    if topic == "cancel" {
-        return Some(Stimulus::Cancel { by });
-    }
-    let review: ReviewId = topic.strip_prefix("review:")?.parse().ok()?;
-    let verdict: Verdict = serde_json::from_value(data.get("verdict")?.clone()).ok()?;
-    Some(Stimulus::Decided { review, verdict, by })
 }

@@ -2,56 +2,65 @@
 //! poisonous run never takes others down. It owns no I/O: every question to the database runs in a
 //! task and comes back as a message.
 
+mod handover;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use jiff::SignedDuration;
-use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
+use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
-use crate::domain::event::{Event, Outcome};
-use crate::domain::ids::RunId;
-use crate::domain::label::Label;
-use crate::domain::plan::{Entry, Rest};
+use crate::domain::ids::{NodeId, RunId};
+use crate::domain::plan::Stimulus;
 use crate::orchestrator::engine::Engine;
+use crate::orchestrator::flow::{self, Fairness, Seats, TAKE, Taken};
+use crate::orchestrator::park;
 use crate::orchestrator::run::{self, Begin, RunActor};
 use crate::store::StoreError;
-use crate::store::journal::Commit;
 use crate::store::journal::read::Loaded;
-use crate::store::journal::seal::seal;
+use crate::store::wakeup::Hint;
 use crate::store::workflows::VersionRow;
-
-/// The most runs in motion on one node: each holds its input and outputs in memory, a few
-/// kilobytes to a few hundred.
-pub const MAX_IN_MOTION: usize = 4096;
-
-/// The most runs taken by one claim: enough to keep a node busy until the next one.
-const CLAIM: i64 = 256;
 
 /// Every how many polls the node looks for runs it owns but does not move: a rare fault, a cheap look.
 const SWEEP_EVERY: u32 = 5;
 
-/// After this many crashes of its actor a run is parked: what crashed so often will crash again.
-const MAX_CRASHES: i16 = 5;
+/// For how long a run must have been owned without being in motion before it is given back: what is on
+/// its way from a claim to its actor is spared.
+const SUSPICION: Duration = Duration::from_secs(5);
 
-/// The pause after a first crash; it doubles with each further one.
-const CRASH_PAUSE: SignedDuration = SignedDuration::from_millis(200);
+/// How far ahead a claim looks for the next run that is due: beyond the next tick of the clock, which
+/// looks again, and no further than [`run::NAP`], within which runs do not fall asleep at all.
+const HORIZON: Duration = Duration::from_secs(2);
 
 /// What the supervisor is told.
 pub enum Msg {
-    /// A run was opened on this node.
-    Opened(Box<Begin>),
+    /// A run was opened on this node; it has a seat until it is in motion.
+    Opened(Box<Begin>, Seats),
+    /// A run was opened that has to wait for its turn, which may be at once.
+    Queued,
     /// Something may be due; about this run, if one is named.
     Wake(Option<RunId>),
-    /// Runs this node has taken.
-    Claimed(Result<Vec<RunId>, StoreError>),
-    /// Runs that name this node as their owner.
-    Owned(Result<Vec<RunId>, StoreError>),
+    /// What another node tells.
+    Heard(Hint),
+    /// Runs this node has taken, under that lease.
+    Claimed(Box<Taken>),
+    /// How long until the next sleeping run is due, if that is soon.
+    NextDue(Option<Duration>),
+    /// Runs that name this node as their owner, and whether their inbox holds something.
+    Owned(NodeId, Result<Vec<(RunId, bool)>, StoreError>),
     /// A taken run, loaded.
-    Loaded(RunId, Result<Box<(Loaded, Arc<VersionRow>)>, StoreError>),
-    /// Take nothing more.
+    Loaded(RunId, NodeId, Result<Box<(Loaded, Arc<VersionRow>)>, StoreError>),
+    /// The owner holds something, or lets it go.
+    PausesChanged,
+    /// Runs were given back.
+    Released,
+    /// Take nothing more, and give back what nothing is under way for.
     Close,
+    /// Kill whatever is in motion, and say when it is dead.
+    Abandon(RpcReplyPort<()>),
 }
 
 /// The supervisor of all runs of a node.
@@ -64,18 +73,36 @@ pub struct Supervisor {
 #[derive(Default)]
 pub struct State {
     runs: HashMap<RunId, ActorRef<run::Msg>>,
-    by_actor: HashMap<ActorId, RunId>,
+    /// The run of each actor, and whether its end gives a slot back.
+    by_actor: HashMap<ActorId, (RunId, bool)>,
+    /// How many runs are taken and not in motion yet.
+    loading: usize,
     /// Runs that got a hint while their actor may already have been on its way out.
     hinted: HashSet<RunId>,
-    /// Runs that this node owned at the last sweep without having them in motion.
-    suspects: HashSet<RunId>,
+    /// Runs that this node owns without having them in motion, and since when that is known.
+    suspects: HashMap<RunId, Instant>,
     /// Hints since the last sweep.
     polls: u32,
     /// A claim is under way.
     claiming: bool,
     /// Another claim is wanted once it is done.
     claim_again: bool,
+    /// More was there to be claimed than there was room for.
+    more: bool,
+    fairness: Fairness,
+    /// Wakes this node when the next sleeping run is due: one timer, however many sleep.
+    timer: Option<AbortHandle>,
     closed: bool,
+    /// Runs to give back, once this node is closed.
+    resting: Vec<RunId>,
+    /// Giving back is under way for that many.
+    releasing: usize,
+}
+
+impl State {
+    fn in_motion(&self) -> usize {
+        self.runs.len() + self.loading + self.resting.len() + self.releasing
+    }
 }
 
 impl Actor for Supervisor {
@@ -94,14 +121,27 @@ impl Actor for Supervisor {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         match msg {
-            Msg::Opened(begin) => self.begin(&myself, state, *begin).await,
+            Msg::Opened(begin, seat) => {
+                self.begin(&myself, state, *begin).await;
+                self.engine.in_motion.store(state.in_motion(), Ordering::Relaxed);
+                drop(seat); // only now, so that the room is never counted as free in between
+            }
+            Msg::Queued => {
+                self.engine.gate.somebody_waits();
+                self.claim(&myself, state);
+            }
             Msg::Wake(run) => self.wake(&myself, state, run),
-            Msg::Owned(owned) => self.sweep(state, owned),
-            Msg::Claimed(claimed) => self.claimed(&myself, state, claimed),
-            Msg::Loaded(run, loaded) => self.loaded(&myself, state, run, loaded).await,
-            Msg::Close => state.closed = true,
+            Msg::Heard(hint) => self.heard(&myself, state, hint),
+            Msg::Owned(node, owned) => self.sweep(&myself, state, node, owned),
+            Msg::Claimed(taken) => self.claimed(&myself, state, *taken),
+            Msg::NextDue(pause) => self.set_timer(&myself, state, pause),
+            Msg::Loaded(run, node, loaded) => self.loaded(&myself, state, run, node, loaded).await,
+            Msg::Released => self.released(&myself, state),
+            Msg::Close => self.close(state),
+            Msg::Abandon(done) => self.abandon(state, done),
+            Msg::PausesChanged => self.look_again(&myself, state),
         }
-        self.engine.in_motion.store(state.runs.len(), Ordering::Relaxed);
+        self.engine.in_motion.store(state.in_motion(), Ordering::Relaxed);
         Ok(())
     }
 
@@ -118,106 +158,182 @@ impl Actor for Supervisor {
             }
             SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => {}
         }
-        self.engine.in_motion.store(state.runs.len(), Ordering::Relaxed);
+        self.engine.in_motion.store(state.in_motion(), Ordering::Relaxed);
         Ok(())
     }
 }
 
 impl Supervisor {
     async fn begin(&self, myself: &ActorRef<Msg>, state: &mut State, begin: Begin) {
-        let run = begin.loaded.run.id;
+        let (run, node) = (begin.loaded.run.id, begin.node);
+        let slot = begin.version.version.flow.concurrency.is_some();
+        if !self.engine.lease.is(node) {
+            return; // taken under a lease that was lost meanwhile: it is free again
+        }
         if state.closed {
-            return; // the node is stopping: the run stays in the database for whoever comes next
+            return self.give_back_at_rest(myself, state, run);
         }
         match Actor::spawn_linked(None, RunActor, begin, myself.get_cell()).await {
             Ok((actor, _)) => {
-                state.by_actor.insert(actor.get_id(), run);
+                state.by_actor.insert(actor.get_id(), (run, slot));
                 state.runs.insert(run, actor);
             }
-            Err(error) => self.crashed(run, error.to_string()),
+            Err(error) => self.crashed(myself, node, run, error.to_string()),
         }
     }
 
     fn wake(&self, myself: &ActorRef<Msg>, state: &mut State, run: Option<RunId>) {
-        if let Some(run) = run
-            && let Some(actor) = state.runs.get(&run)
-        {
-            state.hinted.insert(run);
-            let _ = actor.cast(run::Msg::Listen);
-        }
-        if run.is_none() {
-            state.polls += 1;
-            if state.polls >= SWEEP_EVERY {
-                state.polls = 0;
-                let (engine, myself) = (self.engine.clone(), myself.clone());
-                tokio::spawn(async move {
-                    let _ = myself.cast(Msg::Owned(engine.store.runs_of(engine.node).await));
-                });
+        match run {
+            Some(run) if self.listen(state, run) => {}
+            Some(run) => self.engine.wakeups.told(run), // it may be in motion elsewhere
+            None => {
+                state.polls += 1;
+                if state.polls >= SWEEP_EVERY {
+                    self.look_after_own(myself, state);
+                }
             }
         }
         self.claim(myself, state);
     }
 
-    /// Gives back what this node owns but does not move: its answer was lost, or loading it failed. A run
-    /// is suspect at one sweep and given back at the next, so that those on their way are spared.
-    fn sweep(&self, state: &mut State, owned: Result<Vec<RunId>, StoreError>) {
+    /// Every run looks anew whether it is held.
+    fn look_again(&self, myself: &ActorRef<Msg>, state: &mut State) {
+        for actor in state.runs.values() {
+            let _ = actor.cast(run::Msg::Learn(Box::new(Stimulus::Tick)));
+        }
+        self.claim(myself, state);
+    }
+
+    fn heard(&self, myself: &ActorRef<Msg>, state: &mut State, hint: Hint) {
+        for run in hint.runs {
+            self.listen(state, run);
+        }
+        if hint.others {
+            self.look_after_own(myself, state);
+        }
+        self.claim(myself, state);
+    }
+
+    /// Lets a run hear what it was told, if it is in motion here.
+    fn listen(&self, state: &mut State, run: RunId) -> bool {
+        let Some(actor) = state.runs.get(&run) else { return false };
+        state.hinted.insert(run);
+        actor.cast(run::Msg::Listen).is_ok()
+    }
+
+    fn look_after_own(&self, myself: &ActorRef<Msg>, state: &mut State) {
+        state.polls = 0;
+        let (engine, myself) = (self.engine.clone(), myself.clone());
+        tokio::spawn(async move {
+            let node = engine.node();
+            let _ = myself.cast(Msg::Owned(node, engine.store.runs_of(node).await));
+        });
+    }
+
+    /// Gives back what this node owns but has not moved for a while: its answer was lost, or loading it
+    /// failed. Those in motion hear what they were told while the hint was lost.
+    fn sweep(
+        &self,
+        myself: &ActorRef<Msg>,
+        state: &mut State,
+        node: NodeId,
+        owned: Result<Vec<(RunId, bool)>, StoreError>,
+    ) {
         let Ok(owned) = owned else { return };
-        let idle: HashSet<RunId> = owned.into_iter().filter(|run| !state.runs.contains_key(run)).collect();
-        let (lost, suspects) = idle.into_iter().partition(|run| state.suspects.contains(run));
-        state.suspects = suspects;
-        let lost: Vec<RunId> = HashSet::into_iter(lost).collect();
+        if !self.engine.lease.is(node) {
+            return;
+        }
+        let before = std::mem::take(&mut state.suspects);
+        for (run, was_told) in owned {
+            match state.runs.contains_key(&run) {
+                true if was_told => drop(self.listen(state, run)),
+                true => {}
+                false => {
+                    let since = before.get(&run).copied().unwrap_or_else(Instant::now);
+                    state.suspects.insert(run, since);
+                }
+            }
+        }
+        let lost: Vec<RunId> =
+            state.suspects.extract_if(|_, since| since.elapsed() >= SUSPICION).map(|(run, _)| run).collect();
         if lost.is_empty() {
             return;
         }
         tracing::warn!(runs = lost.len(), "runs of this node were not in motion; they are due again");
-        let engine = self.engine.clone();
+        let (engine, myself) = (self.engine.clone(), myself.clone());
         tokio::spawn(async move {
-            for run in lost {
-                // What fails now is found again by the next sweep.
-                let _ = engine.store.release(engine.node, run, engine.now()).await;
-            }
+            // What fails now is found again by the next sweep.
+            let _ = engine.store.release_all(node, &lost).await;
+            let _ = myself.cast(Msg::Wake(None));
         });
     }
 
+    /// Takes runs that are due and runs whose turn it is, as many as there is room for.
     fn claim(&self, myself: &ActorRef<Msg>, state: &mut State) {
-        let room = MAX_IN_MOTION.saturating_sub(state.runs.len());
-        if state.closed || room == 0 {
-            return;
-        }
+        let Some(node) = self.engine.lease.surely() else { return }; // the tick after the renewal looks again
+        let room = self.engine.gate.room(state.in_motion()).min(TAKE);
         if state.claiming {
             state.claim_again = true;
             return;
         }
+        if state.closed {
+            return;
+        }
+        if room == 0 {
+            state.more = true; // the next run that ends makes room
+            return;
+        }
         state.claiming = true;
         let (engine, myself) = (self.engine.clone(), myself.clone());
-        let limit = CLAIM.min(i64::try_from(room).unwrap_or(CLAIM));
+        let (seats, fairness) = (engine.gate.promise(room), std::mem::take(&mut state.fairness));
         tokio::spawn(async move {
-            let claimed = engine.store.claim_due(engine.node, limit).await;
-            let _ = myself.cast(Msg::Claimed(claimed));
+            let taken = flow::take(&engine, node, room, seats, fairness).await;
+            let is_answered = taken.error.is_none();
+            let _ = myself.cast(Msg::Claimed(Box::new(taken)));
+            if is_answered && let Ok(pause) = engine.store.next_due(HORIZON).await {
+                let _ = myself.cast(Msg::NextDue(pause));
+            }
         });
     }
 
-    fn claimed(&self, myself: &ActorRef<Msg>, state: &mut State, claimed: Result<Vec<RunId>, StoreError>) {
+    /// Wakes this node when the next run is due. A run that fell asleep meanwhile sleeps for longer than
+    /// the horizon, so the next claim sees it in time.
+    fn set_timer(&self, myself: &ActorRef<Msg>, state: &mut State, pause: Option<Duration>) {
+        if let Some(timer) = state.timer.take() {
+            timer.abort();
+        }
+        let Some(pause) = pause else { return };
+        let myself = myself.clone();
+        let timer = tokio::spawn(async move {
+            tokio::time::sleep(pause).await;
+            let _ = myself.cast(Msg::Heard(Hint::default()));
+        });
+        state.timer = Some(timer.abort_handle());
+    }
+
+    fn claimed(&self, myself: &ActorRef<Msg>, state: &mut State, taken: Taken) {
+        let Taken { node, runs, more, error, fairness, seats } = taken;
         state.claiming = false;
+        state.fairness = fairness;
+        state.more = more;
+        state.loading += runs.len();
+        self.engine.in_motion.store(state.in_motion(), Ordering::Relaxed);
+        drop(seats); // only now, so that no room is counted as free in between
+        runs.into_iter().for_each(|run| self.load(myself, node, run));
+        if let Some(error) = &error {
+            tracing::warn!(%error, "runs cannot be claimed now; the next poll tries again");
+        }
         let again = std::mem::take(&mut state.claim_again);
-        match claimed {
-            Ok(runs) => {
-                if again || runs.len() as i64 == CLAIM {
-                    self.claim(myself, state);
-                }
-                runs.into_iter().for_each(|run| self.load(myself, run));
-            }
-            Err(error) => {
-                tracing::warn!(%error, "runs that are due cannot be claimed; the next poll tries again")
-            }
+        if error.is_none() && (again || more) {
+            self.claim(myself, state);
         }
     }
 
-    fn load(&self, myself: &ActorRef<Msg>, run: RunId) {
+    fn load(&self, myself: &ActorRef<Msg>, node: NodeId, run: RunId) {
         let (engine, myself) = (self.engine.clone(), myself.clone());
         tokio::spawn(async move {
             let loaded = load(&engine, run).await.map(Box::new);
-            let _ = myself.cast(Msg::Loaded(run, loaded));
+            let _ = myself.cast(Msg::Loaded(run, node, loaded));
         });
     }
 
@@ -226,47 +342,53 @@ impl Supervisor {
         myself: &ActorRef<Msg>,
         state: &mut State,
         run: RunId,
+        node: NodeId,
         loaded: Result<Box<(Loaded, Arc<VersionRow>)>, StoreError>,
     ) {
+        state.loading = state.loading.saturating_sub(1);
         match loaded {
             Ok(loaded) => {
                 let (loaded, version) = *loaded;
-                self.begin(
-                    myself,
-                    state,
-                    Begin { engine: self.engine.clone(), loaded, version, fresh: false },
-                )
-                .await;
+                let begin = Begin { engine: self.engine.clone(), loaded, version, node, fresh: false };
+                self.begin(myself, state, begin).await;
             }
             // No fault of the run: the sweep gives it back.
             Err(error) if error.retryable() => {
                 tracing::warn!(%run, %error, "a run that is due cannot be loaded now");
             }
-            Err(error) => self.crashed(run, error.to_string()),
+            Err(error) => self.crashed(myself, node, run, error.to_string()),
         }
     }
 
     fn ended(&self, myself: &ActorRef<Msg>, state: &mut State, actor: ActorId, crash: Option<String>) {
-        let Some(run) = state.by_actor.remove(&actor) else { return };
+        let Some((run, slot)) = state.by_actor.remove(&actor) else { return };
         // The run may have been taken again already, by an actor that is not the one that ended.
         if state.runs.get(&run).is_some_and(|current| current.get_id() == actor) {
             state.runs.remove(&run);
         }
         if let Some(error) = crash {
-            self.crashed(run, error);
+            self.crashed(myself, self.engine.node(), run, error);
+        } else if state.closed {
+            self.give_back_at_rest(myself, state, run);
         }
-        if state.hinted.remove(&run) || state.runs.len() + 1 == MAX_IN_MOTION {
+        // A slot, or the room that others lacked. The database knows of a slot already: a run's actor
+        // ends after its last commit.
+        let slot_is_wanted = slot && self.engine.gate.waiting() > 0;
+        if state.hinted.remove(&run) || state.more || slot_is_wanted {
             self.claim(myself, state);
         }
     }
 
     /// Gives a crashed run back for another try after a pause, or parks it.
-    fn crashed(&self, run: RunId, error: String) {
+    fn crashed(&self, myself: &ActorRef<Msg>, node: NodeId, run: RunId, error: String) {
         tracing::error!(%run, error, "a run crashed its actor");
-        let engine = self.engine.clone();
+        let (engine, myself) = (self.engine.clone(), myself.clone());
         tokio::spawn(async move {
-            if let Err(failure) = give_back(&engine, run, &error).await {
-                tracing::error!(%run, error = %failure, "a crashed run could not be given back; the sweep will find it");
+            match park::give_back(&engine, node, run, &error).await {
+                Ok(()) => drop(myself.cast(Msg::Heard(Hint::default()))), // sets the timer for its next try
+                Err(failure) => {
+                    tracing::error!(%run, error = %failure, "a crashed run could not be given back; the sweep will find it");
+                }
             }
         });
     }
@@ -278,52 +400,3 @@ async fn load(engine: &Engine, run: RunId) -> Result<(Loaded, Arc<VersionRow>), 
     let version = engine.version(loaded.run.opened.version).await?;
     Ok((loaded, version))
 }
-
-async fn give_back(engine: &Engine, run: RunId, error: &str) -> Result<(), StoreError> {
-    let crashes = engine.store.count_crash(run).await?;
-    if crashes >= MAX_CRASHES {
-        return park(engine, run, &format!("its actor crashed {crashes} times, at last with: {error}")).await;
-    }
-    let pause = CRASH_PAUSE.saturating_mul(1 << (crashes - 1).clamp(0, 10));
-    let wake_at = engine.now().saturating_add(pause).unwrap_or_else(|_| engine.now());
-    engine.store.release(engine.node, run, wake_at).await
-}
-
-/// Ends a run that cannot go on, without folding it: its journal may be what cannot be read.
-async fn park(engine: &Engine, run: RunId, reason: &str) -> Result<(), StoreError> {
-    let Some((seq, head)) = engine.store.head(run).await? else { return Ok(()) };
-    let entry = Entry {
-        event: Event::RunFinished { outcome: Outcome::Parked, reason: reason.to_owned() },
-        actor: "system".into(),
-        label: Label::System,
-    };
-    let at = engine.now();
-    let commit = Commit {
-        run,
-        node: engine.node,
-        expected_seq: seq,
-        entries: seal(head, seq, at, vec![entry]),
-        rest: Rest::Over(Outcome::Parked),
-        nap: false,
-        signals: i32::MAX,
-        heard: Vec::new(),
-        at,
-    };
-    let store = engine.store.clone();
-    let done = move |result| match result {
-        Ok(()) => {
-            tracing::error!(%run, "the run is parked: it needs a look");
-            tokio::spawn(async move {
-                if let Err(error) = store.withdraw_all(run).await {
-                    tracing::error!(%run, %error, "a parked run's open questions could not be withdrawn");
-                }
-            });
-        }
-        Err(error) => tracing::error!(%run, %error, "the run could not be parked"),
-    };
-    engine.journal.commit(commit, Box::new(done));
-    Ok(())
-}
-
-/// How long a node waits for its runs to come to rest before it stops without them.
-pub const DRAIN: Duration = Duration::from_secs(10);

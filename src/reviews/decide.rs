@@ -106,6 +106,9 @@ pub async fn decide(
         Verdict::Edited { params } => may_edit(door, &row, params).await?,
         Verdict::Approved | Verdict::Rejected { .. } | Verdict::Expired => {}
     }
+    if row.question.ask == Ask::Parked {
+        store.forget_crashes(row.run).await?;
+    }
     let run = store.decide(review, about, &verdict, by).await?;
     failpoint::hit(failpoint::DECISION_TAKEN);
     door.wake(run);
@@ -118,7 +121,7 @@ fn fitting(ask: Ask, has_form: bool) -> &'static [&'static str] {
         (Ask::Approval, _) => &["approved", "edited", "rejected"],
         (Ask::Answer, _) | (Ask::Question, true) => &["answered", "rejected"],
         (Ask::Question, false) => &["approved", "rejected"],
-        (Ask::InDoubt, _) => &["answered"],
+        (Ask::InDoubt | Ask::Undo | Ask::Parked, _) => &["answered"],
     }
 }
 

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::connectors::http::Trouble;
 use crate::domain::duration::Span;
 use crate::domain::event::{ErrorKind, StepError};
+use crate::time::wall;
 
 /// The headers that a workflow gets to see.
 const SHOWN: [HeaderName; 4] = [CONTENT_TYPE, LOCATION, ETAG, RETRY_AFTER];
@@ -42,7 +43,7 @@ impl Answer {
         let status = self.status.as_u16();
         let error = |kind, does: &str| {
             let wait = match kind {
-                ErrorKind::RateLimited | ErrorKind::Unavailable => self.wait(Timestamp::now()),
+                ErrorKind::RateLimited | ErrorKind::Unavailable => self.wait(wall()),
                 _ => None,
             };
             StepError {
