@@ -14,6 +14,7 @@ use crate::api::{ApiState, auth, extract};
 use crate::domain::ids::WorkflowName;
 use crate::store::journal::Opened;
 use crate::triggers::email::MAX_EMAIL;
+use crate::triggers::gather::Taken;
 use crate::triggers::mail;
 use crate::triggers::webhook::{self, Signature, SignatureError};
 
@@ -57,8 +58,8 @@ pub(super) async fn email(
             return Err(Problem::new(Kind::Unauthorized, "naming a workflow takes the token"));
         }
     }
-    let opened = mail::open(&state.door, &state.definitions, raw, query.workflow).await?;
-    Ok(answer(opened))
+    let taken = mail::open(&state.door, &state.definitions, raw, query.workflow).await?;
+    Ok(taken_in(taken))
 }
 
 fn unsigned(state: &ApiState) -> Problem {
@@ -81,8 +82,8 @@ pub(super) async fn webhook(
         return Err(Problem::new(Kind::Unauthorized, SignatureError::Missing));
     }
     let raw = read(&parts.headers, body, extract::MAX_JSON).await?;
-    let opened = webhook::open(&state.door, &state.definitions, &path, proof, &raw).await?;
-    Ok(answer(opened))
+    let taken = webhook::open(&state.door, &state.definitions, &path, proof, &raw).await?;
+    Ok(taken_in(taken))
 }
 
 fn proof(headers: &HeaderMap) -> Result<Signature<'_>, Problem> {
@@ -91,6 +92,17 @@ fn proof(headers: &HeaderMap) -> Result<Signature<'_>, Problem> {
         signature: header(headers, SIGNATURE.as_str())?,
         key: header(headers, IDEMPOTENCY_KEY.as_str())?,
     })
+}
+
+/// As [`answer`]; 202 for what waits for its run.
+fn taken_in(taken: Taken) -> Response {
+    match taken {
+        Taken::Run(opened) => answer(opened),
+        Taken::Gathered { due_at, new } => {
+            let body = json!({"run": null, "created": false, "gathered": new, "due_at": due_at});
+            (StatusCode::ACCEPTED, Json(body)).into_response()
+        }
+    }
 }
 
 /// 201 for a new run, 200 for one that the same key had opened.

@@ -3,11 +3,13 @@
 //! - [`state`]: what handlers share;
 //! - [`auth`]: who may come in, and the few doors without a key; [`guard`]: time, load and panics;
 //! - [`extract`]: bodies and queries; [`problem`]: every error, RFC 9457; [`page`]: cursors;
-//! - `runs`, `reviews`, `memory`, `audit`, `hooks`, `health`: one file per resource;
+//! - `runs`, `reviews`, `schedules`, `memory`, `audit`, `hooks`, `health`: one file per resource;
 //! - [`view`]: a run as people look at it, the same for every screen.
 
-mod audit;
+pub mod audit;
 pub mod auth;
+mod control;
+mod events;
 pub mod extract;
 pub mod guard;
 mod health;
@@ -18,6 +20,7 @@ pub mod problem;
 mod reviews;
 pub mod router;
 mod runs;
+mod schedules;
 pub mod state;
 pub mod view;
 

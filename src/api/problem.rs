@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::memory::ingest::IngestError;
 use crate::memory::search::SearchError;
+use crate::orchestrator::control::ControlError;
 use crate::orchestrator::door::OpenError;
 use crate::reviews::DecideRefusal;
 use crate::store::StoreError;
@@ -33,6 +34,7 @@ pub enum Kind {
     WrongMethod,
     ReviewOver,
     RunOver,
+    UnknownStep,
     Retired,
     OtherDigest,
     TooLarge,
@@ -47,6 +49,7 @@ pub enum Kind {
     NoMailbox,
     BadDocument,
     Busy,
+    Full,
     TimedOut,
     Internal,
     Unavailable,
@@ -66,6 +69,7 @@ impl Kind {
             Self::WrongMethod => ("wrong-method", S::METHOD_NOT_ALLOWED, "This address takes other methods"),
             Self::ReviewOver => ("review-over", S::CONFLICT, "This review is decided already"),
             Self::RunOver => ("run-over", S::CONFLICT, "This run has ended already"),
+            Self::UnknownStep => ("unknown-step", S::NOT_FOUND, "The workflow has no such step"),
             Self::Retired => ("retired-workflow", S::CONFLICT, "This workflow takes no new runs"),
             Self::OtherDigest => ("other-digest", S::PRECONDITION_FAILED, "This is not what the review asks"),
             Self::TooLarge => ("too-large", S::PAYLOAD_TOO_LARGE, "The body is too large"),
@@ -88,6 +92,7 @@ impl Kind {
                 ("bad-document", S::UNPROCESSABLE_ENTITY, "Memory cannot take this document")
             }
             Self::Busy => ("busy", S::TOO_MANY_REQUESTS, "Too many requests at once"),
+            Self::Full => ("full", S::TOO_MANY_REQUESTS, "As many runs are waiting as there may be"),
             Self::TimedOut => ("timed-out", S::SERVICE_UNAVAILABLE, "This took too long"),
             Self::Internal => ("internal", S::INTERNAL_SERVER_ERROR, "Something is wrong in Steward"),
             Self::Unavailable => ("unavailable", S::SERVICE_UNAVAILABLE, "Steward cannot do this right now"),
@@ -158,6 +163,11 @@ impl IntoResponse for Problem {
             Kind::Unauthorized => {
                 headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"steward\""));
             }
+            Kind::Full => {
+                let secs = self.fields.get("retry_after").and_then(Value::as_u64);
+                let secs = secs.map_or(HeaderValue::from_static(RETRY_SECS), HeaderValue::from);
+                headers.insert(RETRY_AFTER, secs);
+            }
             Kind::Busy | Kind::TimedOut | Kind::Unavailable => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static(RETRY_SECS));
             }
@@ -190,12 +200,28 @@ impl From<StoreError> for Problem {
     }
 }
 
+impl From<ControlError> for Problem {
+    fn from(error: ControlError) -> Self {
+        let detail = error.to_string();
+        match error {
+            ControlError::NotFound(_) => Self::new(Kind::UnknownRun, detail),
+            ControlError::Unfit { status, .. } => Self::new(Kind::RunOver, detail).with("run_status", status),
+            ControlError::UnknownStep { .. } => Self::new(Kind::UnknownStep, detail),
+            ControlError::Open(error) => error.into(),
+            ControlError::Store(error) => error.into(),
+        }
+    }
+}
+
 impl From<OpenError> for Problem {
     fn from(error: OpenError) -> Self {
         match error {
             OpenError::UnknownWorkflow { .. } => Self::new(Kind::UnknownWorkflow, error),
             OpenError::Retired(_) => Self::new(Kind::Retired, error),
             OpenError::BadInput { .. } => Self::new(Kind::BadInput, error),
+            OpenError::Full { retry_after, .. } => {
+                Self::new(Kind::Full, &error).with("retry_after", retry_after.as_secs())
+            }
             OpenError::Stopping => Self::new(Kind::Unavailable, error),
             OpenError::Store(error) => error.into(),
         }
@@ -311,9 +337,11 @@ mod tests {
     #[test]
     fn whoever_may_come_back_hears_when_and_whoever_has_no_key_hears_which() {
         let headers = |kind| Problem::new(kind, "x").into_response().headers().clone();
-        for kind in [Kind::Busy, Kind::TimedOut, Kind::Unavailable] {
+        for kind in [Kind::Busy, Kind::Full, Kind::TimedOut, Kind::Unavailable] {
             assert_eq!(headers(kind)[RETRY_AFTER], RETRY_SECS);
         }
+        let full = OpenError::Full { workflow: "w".into(), retry_after: std::time::Duration::from_secs(7) };
+        assert_eq!(Problem::from(full).into_response().headers()[RETRY_AFTER], "7");
         assert_eq!(headers(Kind::Unauthorized)[WWW_AUTHENTICATE], "Bearer realm=\"steward\"");
         assert_eq!(headers(Kind::Internal)[CONTENT_TYPE], "application/problem+json");
     }

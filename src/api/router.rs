@@ -4,7 +4,9 @@ use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
 
-use crate::api::{ApiState, audit, auth, guard, health, hooks, memory, problem, reviews, runs};
+use crate::api::{
+    ApiState, audit, auth, control, events, guard, health, hooks, memory, problem, reviews, runs, schedules,
+};
 
 /// Everything that Steward serves. Every route asks for the token, but for those in [`auth::OPEN`].
 pub fn router(state: ApiState) -> Router {
@@ -16,10 +18,20 @@ pub fn router(state: ApiState) -> Router {
         .route("/api/v1/runs", get(runs::list).post(runs::open))
         .route("/api/v1/runs/{id}", get(runs::show))
         .route("/api/v1/runs/{id}/journal", get(runs::journal))
-        .route("/api/v1/runs/{id}/cancel", post(runs::cancel))
+        .route("/api/v1/runs/bulk", post(control::bulk))
+        .route("/api/v1/runs/{id}/cancel", post(control::cancel))
+        .route("/api/v1/runs/{id}/pause", post(control::pause))
+        .route("/api/v1/runs/{id}/resume", post(control::resume))
+        .route("/api/v1/runs/{id}/retry", post(control::retry))
+        .route("/api/v1/runs/{id}/rerun", post(control::rerun))
+        .route("/api/v1/pause", post(control::pause_all))
+        .route("/api/v1/resume", post(control::resume_all))
+        .route("/api/v1/pauses", get(control::pauses))
+        .route("/api/v1/events", post(events::publish))
         .route("/api/v1/reviews", get(reviews::list))
         .route("/api/v1/reviews/{id}", get(reviews::show))
         .route("/api/v1/reviews/{id}/decision", post(reviews::decide))
+        .route("/api/v1/schedules", get(schedules::list))
         .route("/api/v1/memory", get(memory::list).post(memory::add))
         .route("/api/v1/memory/search", get(memory::search))
         .route("/api/v1/audit/verify", get(audit::verify))

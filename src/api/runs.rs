@@ -1,7 +1,7 @@
 //! Runs: open, list, look at, stop.
 
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::HeaderMap;
 use axum::response::Response;
 use axum::{Extension, Json};
 use serde::Deserialize;
@@ -22,7 +22,8 @@ use crate::store::journal::Opened;
 use crate::store::runs::{After, RunFilter};
 
 /// What a list of runs may be narrowed to.
-const STATUSES: [&str; 7] = ["running", "waiting", "succeeded", "declined", "failed", "cancelled", "parked"];
+const STATUSES: [&str; 9] =
+    ["queued", "running", "waiting", "paused", "succeeded", "declined", "failed", "cancelled", "parked"];
 
 /// The longest idempotency key, characters; as for webhooks.
 const MAX_KEY: usize = crate::triggers::webhook::MAX_KEY;
@@ -45,7 +46,8 @@ fn untrusted() -> Label {
     Label::Untrusted
 }
 
-/// `POST /api/v1/runs`: 201 for a new run, 200 for the one that the same `Idempotency-Key` opened.
+/// `POST /api/v1/runs`: 201 for a new run, 200 for the one that the same `Idempotency-Key` opened,
+/// 429 when the queue is full.
 pub(super) async fn open(
     State(state): State<ApiState>,
     Extension(caller): Extension<Caller>,
@@ -64,7 +66,7 @@ pub(super) async fn open(
 }
 
 /// Keys of the API never meet those that senders of mail and webhooks choose.
-fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+pub(super) fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     match header(headers, IDEMPOTENCY_KEY.as_str())? {
         None => Ok(None),
         Some(key) if (1..=MAX_KEY).contains(&key.len()) => Ok(Some(format!("api:{key}"))),
@@ -167,20 +169,4 @@ pub(super) async fn journal(
     entries.truncate(size);
     let next = entries.last().filter(|_| more).map(|entry| entry.seq);
     Ok(Json(json!({"entries": entries, "next": next})))
-}
-
-/// `POST /api/v1/runs/{id}/cancel`: 202, it stops as soon as no effect is in flight.
-pub(super) async fn cancel(
-    State(state): State<ApiState>,
-    Extension(caller): Extension<Caller>,
-    Path(run): Path<String>,
-) -> Result<(StatusCode, Json<Value>), Problem> {
-    let run = id(&run, Kind::UnknownRun)?;
-    if state.store().request_cancel(run, &caller.by()).await? {
-        state.door.wake(run);
-        return Ok((StatusCode::ACCEPTED, Json(json!({"run": run, "status": "cancelling"}))));
-    }
-    let row = state.store().run_row(run).await?.ok_or_else(|| unknown(run))?;
-    let detail = format!("run {run} is {} already", row.status);
-    Err(Problem::new(Kind::RunOver, detail).with("run_status", row.status))
 }

@@ -13,7 +13,7 @@ use crate::domain::ids::{ReviewId, RunId, StepId, WorkflowName};
 use crate::domain::label::Label;
 use crate::domain::run::{Run, StepRecord};
 use crate::domain::step::StepStatus;
-use crate::domain::workflow::{Step, StepKind};
+use crate::domain::workflow::{Step, StepKind, Version};
 use crate::store::StoreError;
 use crate::store::effects::EffectRow;
 use crate::store::journal::read::JournalEntry;
@@ -34,7 +34,7 @@ pub struct RunView {
     pub number: i32,
     /// How far that version is trusted.
     pub stage: String,
-    /// `running`, `waiting`, `succeeded`, `declined`, `failed`, `cancelled`, `parked`.
+    /// `queued`, `running`, `waiting`, `succeeded`, `declined`, `failed`, `cancelled`, `parked`.
     pub status: String,
     /// Why it ended so, once it has.
     pub reason: Option<String>,
@@ -127,6 +127,42 @@ pub enum Wait {
         /// Why the last one failed.
         why: String,
     },
+    /// Its turn: others go before it, or its concurrency key has all its runs under way.
+    Turn {
+        /// How many of its key may be under way; any number when absent.
+        limit: Option<u32>,
+    },
+    /// An event from outside.
+    Event {
+        /// The step that waits.
+        step: StepId,
+        /// The event's name.
+        event: String,
+        /// What it must be about.
+        #[serde(rename = "match")]
+        matches: String,
+        /// How long it is waited for.
+        until: Option<Timestamp>,
+    },
+    /// A moment that the workflow names.
+    Moment {
+        /// The step that waits.
+        step: StepId,
+        /// When it goes on.
+        at: Option<Timestamp>,
+    },
+    /// The end of another run.
+    Run {
+        /// The step that waits.
+        step: StepId,
+        /// That run.
+        run: RunId,
+    },
+    /// The owner, who holds it.
+    Resume {
+        /// Who holds it.
+        by: String,
+    },
     /// Work that is under way.
     Work {
         /// The step.
@@ -161,13 +197,22 @@ pub fn view(
     let told = tell(&events);
     let run = Run::fold(row.id, events)
         .map_err(|illegal| StoreError::corrupt(format!("run {}", row.id), illegal))?;
-    let steps = version.version.steps.iter();
-    let steps: Vec<StepView> =
-        steps.map(|step| step_view(step, run.record(&step.id), told.get(&step.id))).collect();
+    let ids = ids(&run, &version.version);
+    let steps = ids.iter().filter_map(|id| version.version.step(id));
+    let steps: Vec<_> = steps.collect();
     let waits_for = match run.finished {
         Some(_) => Vec::new(),
-        None => version.version.steps.iter().filter_map(|step| wait(step, &run, reviews)).collect(),
+        None if row.status == "queued" => {
+            let limited = version.version.flow.concurrency.as_ref();
+            vec![Wait::Turn { limit: limited.map(|limited| limited.limit) }]
+        }
+        None => {
+            let parked = reviews.iter().filter(|row| Some(row.id) == run.parked).map(decision);
+            let held = run.paused.iter().map(|by| Wait::Resume { by: by.clone() });
+            parked.chain(held).chain(steps.iter().filter_map(|step| wait(step, &run, reviews))).collect()
+        }
     };
+    let steps = steps.iter().map(|step| step_view(step, run.record(&step.id), told.get(&step.id))).collect();
     Ok(RunView {
         id: row.id,
         workflow: row.workflow.clone(),
@@ -191,6 +236,31 @@ pub fn view(
         reviews: reviews.iter().map(|review| json!(review)).collect(),
         waits_for,
     })
+}
+
+/// The steps of the file, each with the items of its list and the undoings that have begun behind it.
+fn ids(run: &Run, version: &Version) -> Vec<StepId> {
+    let mut ids = Vec::new();
+    for step in &version.steps {
+        let count = run.record(&step.id).items.as_ref().map_or(0, |items| items.values.len());
+        let items = (0..count).map(|index| step.id.item(index));
+        for id in std::iter::once(step.id.clone()).chain(items) {
+            let undo = Some(id.undo()).filter(|undo| run.steps.contains_key(undo));
+            ids.push(id);
+            ids.extend(undo);
+        }
+    }
+    ids
+}
+
+fn decision(row: &ReviewRow) -> Wait {
+    Wait::Decision {
+        step: row.step.clone(),
+        review: row.id,
+        ask: row.ask.clone(),
+        title: row.title.clone(),
+        due_at: row.due_at,
+    }
 }
 
 fn event(entry: &JournalEntry) -> Result<(Event, Timestamp), StoreError> {
@@ -249,6 +319,11 @@ fn does(step: &Step) -> String {
         StepKind::Agent(wanted) => format!("agent {}", wanted.agent),
         StepKind::Action(wanted) => wanted.action.clone(),
         StepKind::Review(_) => "review".to_owned(),
+        StepKind::Wait(wait) => match &wait.event {
+            Some(event) => format!("wait for {event}"),
+            None => "wait".to_owned(),
+        },
+        StepKind::Workflow(child) => format!("workflow {}", child.workflow),
     }
 }
 
@@ -264,6 +339,9 @@ fn why(status: &StepStatus) -> Option<String> {
         | StepStatus::Decided { .. }
         | StepStatus::Effecting { .. }
         | StepStatus::Undone { .. }
+        | StepStatus::Each { .. }
+        | StepStatus::Waiting { .. }
+        | StepStatus::Child { .. }
         | StepStatus::Effected { .. }
         | StepStatus::Succeeded { .. } => None,
     }
@@ -285,7 +363,16 @@ fn wait(step: &Step, run: &Run, reviews: &[ReviewRow]) -> Option<Wait> {
         StepStatus::Backoff { until, error, .. } => {
             Some(Wait::Retry { step: id, at: *until, why: error.message.clone() })
         }
+        StepStatus::Waiting { topic: Some(topic), due_at } => Some(Wait::Event {
+            step: id,
+            event: topic.event.clone(),
+            matches: topic.matches.clone(),
+            until: *due_at,
+        }),
+        StepStatus::Waiting { topic: None, due_at } => Some(Wait::Moment { step: id, at: *due_at }),
+        StepStatus::Child { run } => Some(Wait::Run { step: id, run: *run }),
         StepStatus::Running
+        | StepStatus::Each { .. }
         | StepStatus::Proposed { .. }
         | StepStatus::Decided { .. }
         | StepStatus::Effecting { .. }

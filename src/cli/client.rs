@@ -1,15 +1,18 @@
 //! The client of the HTTP API. It finds the service by what `steward up` leaves in the workspace:
 //! `.steward/address`, one line with a URL, and `.steward/token`. `STEWARD_URL` and `STEWARD_TOKEN`
-//! come before both.
+//! come before both. Where several services run in one folder, `.steward/nodes/` names the others: when
+//! the first was killed and does not answer, another one does.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, RequestBuilder, StatusCode, Url};
 use serde_json::Value;
 
+use crate::api::audit::LINES;
 use crate::api::auth::CLI_AGENT;
+use crate::app::presence::somebody_is_at;
 use crate::cli::{Common, Fail};
 
 /// How long the service may take to accept a connection: it is near, or it is not there.
@@ -45,7 +48,7 @@ impl Client {
     /// [`Fail::Unreachable`] when the workspace has no running service.
     pub fn find(common: &Common) -> Result<Self, Fail> {
         let workspace = workspace(common.workspace.as_deref());
-        let address = given("STEWARD_URL").or_else(|| first_line(&workspace.join(".steward/address")));
+        let address = given("STEWARD_URL").or_else(|| announced(&workspace.join(".steward")));
         let address = address.ok_or_else(|| {
             Fail::Unreachable(format!(
                 "no service is running for the workspace {}; {MEND}",
@@ -88,6 +91,30 @@ impl Client {
     /// See [`Fail`]; a problem of the service keeps its words.
     pub async fn get(&self, path: &str, query: &[(&str, &str)]) -> Result<Value, Fail> {
         Ok(self.send(self.request(Method::GET, path)?.query(query)).await?.body)
+    }
+
+    /// `GET path` as JSON lines: each is told to `each`, the last is the answer.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn follow(&self, path: &str, mut each: impl FnMut(&Value)) -> Result<Value, Fail> {
+        let request = self.request(Method::GET, path)?.header(ACCEPT, LINES);
+        let mut reply = request.send().await.map_err(|error| self.unreachable(&error))?;
+        let status = reply.status();
+        if !status.is_success() {
+            let problem = reply.bytes().await.ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+            return Err(refused(status, problem.as_ref()));
+        }
+        let (mut rest, mut last) = (Vec::new(), None);
+        while let Some(chunk) = reply.chunk().await.map_err(|error| self.unreachable(&error))? {
+            rest.extend_from_slice(&chunk);
+            while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = rest.drain(..=end).collect();
+                last = serde_json::from_slice(&line).ok();
+                last.iter().for_each(&mut each);
+            }
+        }
+        last.ok_or_else(|| Fail::Refused(format!("{} does not answer like Steward", self.base)))
     }
 
     /// `POST path` with a JSON body and perhaps one header.
@@ -148,7 +175,8 @@ fn refused(status: StatusCode, problem: Option<&Value>) -> Fail {
     match status {
         StatusCode::NOT_FOUND => Fail::NotFound(words),
         StatusCode::CONFLICT | StatusCode::PRECONDITION_FAILED => Fail::Conflict(words),
-        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => Fail::Unreachable(words),
+        StatusCode::SERVICE_UNAVAILABLE => Fail::Unreachable(words),
+        StatusCode::TOO_MANY_REQUESTS => Fail::Full(words),
         _ => Fail::Refused(words),
     }
 }
@@ -173,6 +201,17 @@ fn first_line(file: &Path) -> Option<String> {
     text.lines().next().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty())
 }
 
+/// The address that was announced last, or, if nobody is there any more, another one where somebody is.
+fn announced(state: &Path) -> Option<String> {
+    let last = first_line(&state.join("address"));
+    let entries = std::fs::read_dir(state.join("nodes")).into_iter().flatten().flatten();
+    let others: Vec<String> = entries.filter_map(|entry| first_line(&entry.path())).collect();
+    if others.iter().all(|other| Some(other) == last.as_ref()) {
+        return last;
+    }
+    last.iter().chain(&others).find(|address| somebody_is_at(address)).cloned().or(last)
+}
+
 fn is_here(url: &Url) -> bool {
     match url.host() {
         Some(url::Host::Domain(name)) => name == "localhost",
@@ -191,7 +230,7 @@ mod tests {
     fn each_status_has_its_exit_code_and_the_services_own_words() {
         let code = |status: u16| refused(StatusCode::from_u16(status).unwrap(), None).code();
         assert_eq!([401, 422, 500].map(code), [1, 1, 1]);
-        assert_eq!([404, 409, 412, 503].map(code), [4, 5, 5, 3]);
+        assert_eq!([404, 409, 412, 503, 429].map(code), [4, 5, 5, 3, 6]);
         let problem = json!({"title": "There is no such workflow", "detail": "there is `a`\u{1b}[2J"});
         let fail = refused(StatusCode::NOT_FOUND, Some(&problem));
         assert_eq!(fail.to_string(), "There is no such workflow: there is `a`\\u{1b}[2J");
@@ -202,6 +241,21 @@ mod tests {
         let here = |url: &str| is_here(&url.parse().unwrap());
         assert!(here("http://127.0.0.1:7007") && here("http://[::1]:1") && here("http://localhost"));
         assert!(!here("https://steward.example") && !here("http://10.0.0.1"));
+    }
+
+    #[test]
+    fn where_the_last_one_was_killed_another_service_of_the_folder_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let nodes = folder.path().join("nodes");
+        std::fs::create_dir(&nodes).unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let alive = format!("http://{}", listener.local_addr().unwrap());
+        let killed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        std::fs::write(folder.path().join("address"), format!("http://{killed}\n")).unwrap();
+        std::fs::write(nodes.join("killed"), format!("http://{killed}\n")).unwrap();
+        assert_eq!(announced(folder.path()), Some(format!("http://{killed}")), "there is no choice");
+        std::fs::write(nodes.join("alive"), format!("{alive}\n")).unwrap();
+        assert_eq!(announced(folder.path()), Some(alive));
     }
 
     #[test]

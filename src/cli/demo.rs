@@ -141,10 +141,10 @@ async fn show(service: &Service, folder: &Path) -> Result<Figures> {
     out::note(&format!("inbox      {} emails\n", INBOX.len()));
     let mut runs = Vec::with_capacity(INBOX.len());
     for (name, raw) in INBOX {
-        let opened = mail::open(&service.door, &service.definitions, Bytes::from_static(raw), None)
+        let taken = mail::open(&service.door, &service.definitions, Bytes::from_static(raw), None)
             .await
             .with_context(|| format!("{name} was refused"))?;
-        runs.push((*name, opened.run()));
+        runs.extend(taken.run().map(|run| (*name, run))); // none of the example's mailboxes waits for more
     }
     let rows = watch(service, &runs).await?;
     let mut by_status: BTreeMap<String, usize> = BTreeMap::new();
@@ -168,7 +168,7 @@ async fn watch(service: &Service, runs: &[(&str, RunId)]) -> Result<Vec<RunRow>>
         for (name, run) in open {
             let row = engine.store.run_row(run).await?.context("a run that was just opened is not there")?;
             match row.status.as_str() {
-                "running" => still.push((name, run)),
+                "queued" | "running" => still.push((name, run)),
                 "waiting" if row.wake_at.is_some() => still.push((name, run)), // for another attempt, not for you
                 _ => {
                     out::line(&describe(name, &row))?;

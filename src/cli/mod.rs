@@ -8,14 +8,17 @@ pub mod audit;
 pub mod check;
 pub mod client;
 pub mod demo;
+pub mod events;
 pub mod form;
 pub mod ids;
 pub mod memory;
 pub mod out;
+pub mod pause;
 pub mod render;
 pub mod reviews;
 pub mod run;
 pub mod runs;
+pub mod schedules;
 pub mod up;
 
 use std::ffi::OsString;
@@ -45,8 +48,16 @@ enum Command {
     Check(check::CheckArgs),
     /// Open a run
     Run(run::RunArgs),
-    /// List, show and cancel runs
+    /// List, show, cancel, hold, retry and rerun runs
     Runs(runs::RunsArgs),
+    /// Hold everything, or a workflow: nothing begins any more
+    Pause(pause::PauseArgs),
+    /// Let what is held go on
+    Resume(pause::PauseArgs),
+    /// Tell an event that runs wait for
+    Event(events::EventArgs),
+    /// List what opens runs by itself, and when
+    Schedules(schedules::SchedulesArgs),
     /// Decide what waits for you
     Reviews(reviews::ReviewsArgs),
     /// Add documents and search them
@@ -63,7 +74,8 @@ Exit codes:
   2  wrong usage
   3  the service is not reachable
   4  there is no such run, review or workflow
-  5  somebody or something was faster: decided, ended or changed already";
+  5  somebody or something was faster: decided, ended or changed already
+  6  too much is waiting already: nothing was taken, try again later";
 
 /// How a command ends when it does not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -86,6 +98,9 @@ pub enum Fail {
     /// It is over, or has changed.
     #[error("{0}")]
     Conflict(String),
+    /// Too much is waiting already; the same may be taken later.
+    #[error("{0}")]
+    Full(String),
 }
 
 impl Fail {
@@ -98,6 +113,7 @@ impl Fail {
             Self::Unreachable(_) => 3,
             Self::NotFound(_) => 4,
             Self::Conflict(_) => 5,
+            Self::Full(_) => 6,
         }
     }
 }
@@ -156,6 +172,10 @@ async fn dispatch(command: Command) -> Result<(), Fail> {
         Command::Check(args) => check::run(&args),
         Command::Run(args) => run::run(args).await,
         Command::Runs(args) => runs::run(args).await,
+        Command::Pause(args) => pause::run(args, true).await,
+        Command::Resume(args) => pause::run(args, false).await,
+        Command::Event(args) => events::run(args).await,
+        Command::Schedules(args) => schedules::run(args).await,
         Command::Reviews(args) => reviews::run(args).await,
         Command::Memory(args) => memory::run(args).await,
         Command::Audit(args) => audit::run(args).await,
@@ -174,9 +194,15 @@ mod tests {
 
     #[test]
     fn every_command_takes_json_and_a_workspace() {
-        for command in
-            ["run w", "runs list", "runs show x", "reviews approve x", "memory list", "audit verify"]
-        {
+        for command in [
+            "run w",
+            "runs list",
+            "runs show x",
+            "reviews approve x",
+            "memory list",
+            "audit verify",
+            "schedules",
+        ] {
             let args = format!("steward {command} --json --workspace w");
             assert!(Steward::try_parse_from(args.split(' ')).is_ok(), "{args}");
         }

@@ -101,7 +101,7 @@ fn glyph(status: &str) -> (&'static str, Tone) {
         "asking" | "waiting" => ("?", Tone::Asks),
         "in_doubt" => ("!", Tone::Asks),
         "backoff" => ("↻", Tone::Asks),
-        "pending" => ("·", Tone::Quiet),
+        "pending" | "queued" => ("·", Tone::Quiet),
         _ => ("▶", Tone::Strong),
     }
 }
@@ -142,6 +142,30 @@ fn waiting(wait: &Wait, width: usize, paint: &Paint) -> Vec<String> {
             let text = format!("tries `{step}` again at {}: {why}", moment(&at.to_string()));
             vec![paint.on(Tone::Asks, &cut(&text, width))]
         }
+        Wait::Turn { limit } => {
+            let why = match limit {
+                Some(1) => "one run of its key goes at a time".to_owned(),
+                Some(limit) => format!("{limit} runs of its key go at a time"),
+                None => "others go before it".to_owned(),
+            };
+            vec![paint.on(Tone::Quiet, &cut(&format!("waits for its turn: {why}"), width))]
+        }
+        Wait::Event { step, event, matches, until } => {
+            let until = until.map(|at| format!(" until {}", moment(&at.to_string()))).unwrap_or_default();
+            let text = format!("`{step}` waits for {event} about {matches}{until}");
+            vec![paint.on(Tone::Asks, &cut(&text, width))]
+        }
+        Wait::Moment { step, at } => {
+            let at = at.map(|at| moment(&at.to_string())).unwrap_or_default();
+            vec![paint.on(Tone::Asks, &cut(&format!("`{step}` goes on at {at}"), width))]
+        }
+        Wait::Run { step, run } => {
+            let run = run.to_string();
+            vec![paint.on(Tone::Asks, &cut(&format!("`{step}` waits for run {}", short(&run)), width))]
+        }
+        Wait::Resume { by } => {
+            vec![paint.on(Tone::Asks, &cut(&format!("held by {by} until it is resumed"), width))]
+        }
         Wait::Work { step, does } => {
             vec![paint.on(Tone::Quiet, &cut(&format!("works on `{step}`: {does}"), width))]
         }
@@ -152,6 +176,7 @@ fn wanted(ask: &str) -> &str {
     match ask {
         "approval" => "approval",
         "in_doubt" => "word on what happened",
+        "undo" | "parked" => "word on what to do",
         _ => "answer",
     }
 }

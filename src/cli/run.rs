@@ -56,7 +56,7 @@ pub async fn run(args: RunArgs) -> Result<(), Fail> {
         return out::line(&format!("run {id} {opened}\nlook at it with: steward runs show {id}"));
     }
     let run = watch(&client, &id).await?;
-    let ended_badly = !matches!(run["status"].as_str(), Some("succeeded" | "waiting" | "running"));
+    let ended_badly = !matches!(run["status"].as_str(), Some("succeeded" | "waiting" | "running" | "queued"));
     if args.common.json {
         out::json(&run)?;
     } else {

@@ -7,6 +7,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::config::secret::SecretRef;
+use crate::domain::admission::AGEING;
+use crate::domain::duration::Span;
+use crate::domain::retention::Keep;
 
 /// The whole file.
 #[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
@@ -28,6 +31,45 @@ pub struct Settings {
     /// Where the database is; embedded when absent. `STEWARD_DATABASE_URL` comes before it.
     #[serde(default)]
     pub database: Option<Database>,
+    /// How long finished runs are kept, such as `400d`, at least `7d`; `forever` when absent. A workflow
+    /// may say otherwise.
+    #[serde(default)]
+    #[schemars(with = "Option<String>", extend("format" = "retention"))]
+    pub retention: Option<Keep>,
+    /// How much is taken in at once.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// Bounds that the service keeps. What is beyond waits in the queue; what is beyond the queue is told to
+/// come back, and nothing that was acknowledged is ever dropped.
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// The most runs in motion on one node, 1 to 100000; 4096 when absent. Runs that wait for a person
+    /// or a moment are only rows, and do not count.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub in_motion: usize,
+    /// The most runs that may wait for their turn, 1 to 1000000; 10000 when absent. One workflow may take
+    /// three quarters of it, one concurrency key half of that.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub queued: usize,
+    /// How long a run has to wait to overtake newer ones of the next higher priority; `5m` when absent.
+    #[schemars(with = "String", extend("format" = "span"))]
+    pub ageing: Span,
+    /// How long a stop may take: what is under way is waited for until then. Less than what whoever stops
+    /// services waits before it kills (Docker: 10 s, unless told otherwise); `8s` when absent.
+    #[schemars(with = "String", extend("format" = "span"))]
+    pub grace: Span,
+}
+
+impl Default for Limits {
+    /// A run in motion holds its input and outputs in memory, a few kilobytes to a few hundred: 4096 of
+    /// them fit a small machine. 10000 queued are an hour's work at three a second: who comes later is
+    /// better served by hearing so at once.
+    fn default() -> Self {
+        Self { in_motion: 4096, queued: 10_000, ageing: AGEING, grace: grace() }
+    }
 }
 
 /// The owner's business, as templates know it: `workspace.name` and so on.
@@ -61,6 +103,10 @@ pub struct Database {
 
 fn loopback() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 7007))
+}
+
+fn grace() -> Span {
+    Span::secs(8)
 }
 
 fn utc() -> String {

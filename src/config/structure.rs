@@ -17,12 +17,18 @@ use crate::config::problem::Problems;
 use crate::config::secret::SecretRef;
 use crate::domain::duration::Span;
 use crate::domain::money::Money;
+use crate::domain::retention::Keep;
 
 /// A form of text that a schema names by `format`: the name, the test, and how it is written.
 type Format = (&'static str, fn(&str) -> bool, &'static str);
 
 const FORMATS: &[Format] = &[
     ("span", |text| text.parse::<Span>().is_ok(), "write a duration as `500ms`, `30s`, `5m`, `2h` or `3d`"),
+    (
+        "retention",
+        |text| text.parse::<Keep>().is_ok(),
+        "write how long finished runs are kept as `90d`, or `forever`",
+    ),
     ("money", |text| text.parse::<Money>().is_ok(), "write an amount as `0.10 USD`"),
     (
         "secret",

@@ -22,9 +22,12 @@ use crate::config::secret::SecretRef;
 use crate::config::settings::{Settings, Workspace};
 use crate::config::structure::{read, schema_of};
 use crate::config::workflow::RawWorkflow;
+use crate::domain::gather::Gather;
 use crate::domain::ids::WorkflowName;
 use crate::domain::policy;
-use crate::domain::workflow::Version;
+use crate::domain::retention::{Keep, Retention};
+use crate::domain::schedule::Schedule;
+use crate::domain::workflow::{StepKind, Version};
 
 /// The largest file that is read, bytes: a thousand times a usual one.
 const MAX_FILE: u64 = 1024 * 1024;
@@ -54,6 +57,9 @@ pub struct Definition {
     pub triggers: Vec<Trigger>,
     /// What a run does.
     pub version: Version,
+    /// How long finished runs are kept; as the settings say when absent. Not part of the version: a new
+    /// word of the owner's counts for the runs there are.
+    pub retention: Option<Keep>,
 }
 
 /// What opens a run by itself.
@@ -63,6 +69,8 @@ pub enum Trigger {
     Email {
         /// Its name.
         mailbox: String,
+        /// What is waited for before a run opens.
+        gather: Option<Gather>,
     },
     /// JSON posted to `/hooks/PATH`.
     Webhook {
@@ -70,6 +78,15 @@ pub enum Trigger {
         path: String,
         /// The key of the sender's signature.
         secret: SecretRef,
+        /// What is waited for before a run opens.
+        gather: Option<Gather>,
+    },
+    /// The clock.
+    Schedule {
+        /// Unique in the workflow.
+        name: String,
+        /// When, and with what input.
+        schedule: Schedule,
     },
 }
 
@@ -86,6 +103,17 @@ impl Definitions {
         match definitions {
             Some(definitions) if !problems.any_error() => Ok((definitions, problems.0)),
             _ => Err(problems),
+        }
+    }
+
+    /// How long the runs of each workflow are kept.
+    #[must_use]
+    pub fn retention(&self) -> Retention {
+        let said =
+            |(name, definition): (&WorkflowName, &Definition)| Some((name.clone(), definition.retention?));
+        Retention {
+            default: self.settings.retention.unwrap_or_default(),
+            workflows: self.workflows.iter().filter_map(said).collect(),
         }
     }
 }
@@ -128,7 +156,9 @@ impl Loader<'_> {
             tiers: models.as_ref().map(|models| models.raw.tiers.keys().cloned().collect()),
             mailboxes: settings.as_ref().map(|settings| settings.raw.mailboxes.keys().cloned().collect()),
             agents: BTreeMap::new(),
+            currency: settings.as_ref().map(|settings| settings.raw.workspace.currency.clone()),
             workspace: workspace_schema(),
+            time_zone: settings.as_ref().map(|settings| settings.raw.workspace.time_zone.clone()),
         };
         let agents = self.agents(&mut names);
         let workflows = self.workflows(&names);
@@ -292,6 +322,34 @@ impl Loader<'_> {
         found
     }
 
+    /// Workflows that other workflows run, and whether that ever ends.
+    fn children(&mut self, workflows: &[(Document, Definition)]) {
+        let known: Vec<&str> = workflows.iter().map(|(_, d)| d.version.workflow.as_str()).collect();
+        let mut opens: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for (document, definition) in workflows {
+            for (index, step) in definition.version.steps.iter().enumerate() {
+                let StepKind::Workflow(child) = &step.kind else { continue };
+                let path = Path::top().key("steps").index(index).key("workflow");
+                let name = child.workflow.as_str();
+                if !known.contains(&name) {
+                    let mend = nearest::mend(name, "the workflows in config/workflows/", &known);
+                    self.report(document).value(&path, format!("there is no workflow `{name}`"), mend);
+                }
+                opens.entry(definition.version.workflow.as_str()).or_default().push(name);
+            }
+        }
+        if let Err(cycle) = check::graph::ancestors(&opens)
+            && let Some((document, _)) =
+                workflows.iter().find(|(_, d)| cycle.first() == Some(&d.version.workflow.as_str()))
+        {
+            let way: Vec<String> =
+                cycle.iter().chain(cycle.first()).map(|name| format!("`{name}`")).collect();
+            let message = format!("these workflows open each other without end: {}", way.join(" → "));
+            let mend = "let one of them wait for an event, or open it by a webhook, instead";
+            self.report(document).value(&Path::top().key("steps"), message, mend);
+        }
+    }
+
     /// What only all the files together can show.
     fn whole(
         &mut self,
@@ -306,7 +364,7 @@ impl Loader<'_> {
             for (index, trigger) in definition.triggers.iter().enumerate() {
                 let path = Path::top().key("on").index(index);
                 let (what, place, mend) = match trigger {
-                    Trigger::Email { mailbox } => (
+                    Trigger::Email { mailbox, .. } => (
                         format!("the mailbox `{mailbox}`"),
                         path.key("email").key("mailbox"),
                         "a mail opens one run: give this workflow a mailbox of its own in config/settings.yaml",
@@ -316,6 +374,7 @@ impl Loader<'_> {
                         path.key("webhook").key("path"),
                         "a request opens one run: give this workflow a path of its own",
                     ),
+                    Trigger::Schedule { .. } => continue,
                 };
                 if let Some(other) = taken.get(&what) {
                     let message = format!("{what} opens `{other}` already");
@@ -324,6 +383,7 @@ impl Loader<'_> {
                 taken.entry(what).or_insert(name);
             }
         }
+        self.children(workflows);
         // With a fault somewhere, what is unused may only be misspelt.
         if self.problems.any_error() {
             return;

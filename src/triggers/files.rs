@@ -3,9 +3,12 @@
 //! A file is moved only after its run is durable, or after it was refused for good: into `done/`, or
 //! into `refused/` beside a note that says why. Anything that may pass by itself leaves it where
 //! it is. A crash between the run and the move costs nothing: the same message opens nothing twice.
+//!
+//! Of several processes in one workspace folder one looks at a time: what moves a file must have read
+//! just that file, and not another one of the same name that came after it.
 
 use std::collections::HashMap;
-use std::fs::{self, Metadata};
+use std::fs::{self, File, Metadata, TryLockError};
 use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,9 +19,9 @@ use bytes::Bytes;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 use crate::config::workspace::Definitions;
-use crate::domain::ids::RunId;
 use crate::orchestrator::door::Door;
 use crate::triggers::email::{EmailError, MAX_EMAIL};
+use crate::triggers::gather::Taken;
 use crate::triggers::mail::{self, MailError};
 
 /// How often the folder is looked at: soon enough for a person who waits, rarely enough to cost nothing.
@@ -101,7 +104,7 @@ impl Actor for Intake {
                 tokio::spawn(async move {
                     let deliver = |raw| {
                         let (door, definitions) = (door.clone(), definitions.clone());
-                        async move { Ok(mail::open(&door, &definitions, raw, None).await?.run()) }
+                        async move { mail::open(&door, &definitions, raw, None).await }
                     };
                     let left = look(&folder, &seen, SystemTime::now(), deliver).await;
                     let _ = myself.cast(Msg::Done(left));
@@ -128,10 +131,12 @@ struct Found {
 async fn look<F, D>(folder: &Path, seen: &Seen, now: SystemTime, deliver: F) -> Left
 where
     F: Fn(Bytes) -> D,
-    D: Future<Output = Result<RunId, MailError>>,
+    D: Future<Output = Result<Taken, MailError>>,
 {
-    let found = match list(folder) {
-        Ok(found) => found,
+    let listed = watch(folder).and_then(|watch| Ok((watch, list(folder)?)));
+    let (_watch, found) = match listed {
+        Ok((Some(watch), found)) => (watch, found),
+        Ok((None, _)) => return Left::default(), // another process is looking
         Err(error) => {
             tracing::error!(folder = %folder.display(), %error, "the inbox folder cannot be read");
             return Left { seen: Seen::new(), pause: true };
@@ -153,6 +158,16 @@ where
         left.seen.remove(&file.path);
     }
     left
+}
+
+/// The right to look, for as long as it is held; the system takes it back when the process ends.
+fn watch(folder: &Path) -> io::Result<Option<File>> {
+    let file = File::options().create(true).truncate(false).write(true).open(folder.join(".lock"))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
 }
 
 fn list(folder: &Path) -> io::Result<Vec<Found>> {
@@ -188,17 +203,21 @@ enum Stays {
 async fn take<F, D>(folder: &Path, file: &Found, deliver: &F) -> Result<(), Stays>
 where
     F: Fn(Bytes) -> D,
-    D: Future<Output = Result<RunId, MailError>>,
+    D: Future<Output = Result<Taken, MailError>>,
 {
     let bytes = usize::try_from(file.bytes).unwrap_or(usize::MAX);
     let delivered = match bytes > MAX_EMAIL {
         true => Err(EmailError::TooLarge { bytes, limit: MAX_EMAIL }.into()),
-        false => deliver(Bytes::from(tokio::fs::read(&file.path).await?)).await,
+        false => match tokio::fs::read(&file.path).await {
+            Ok(raw) => deliver(Bytes::from(raw)).await,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()), // taken back by its owner
+            Err(error) => return Err(error.into()),
+        },
     };
     match delivered {
-        Ok(run) => {
+        Ok(taken) => {
             put_away(&file.path, &folder.join("done"))?;
-            tracing::info!(file = %file.path.display(), %run, "a message opened a run");
+            tracing::info!(file = %file.path.display(), %taken, "a message was taken");
         }
         Err(error) if error.retryable() => return Err(Stays::ForNow(error)),
         Err(error) => {
@@ -233,8 +252,10 @@ fn with_end(path: &Path, end: &str) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::ids::RunId;
     use crate::orchestrator::door::OpenError;
     use crate::store::StoreError;
+    use crate::store::journal::Opened;
     use std::sync::Mutex;
 
     const MAIL: &str = "From: a@b.example\r\n\r\nhello\r\n";
@@ -243,13 +264,14 @@ mod tests {
         SystemTime::now() + SETTLED
     }
 
-    async fn accept(_: Bytes) -> Result<RunId, MailError> {
-        Ok(RunId(uuid::Uuid::nil()))
+    async fn accept(_: Bytes) -> Result<Taken, MailError> {
+        Ok(Taken::Run(Opened::New(RunId(uuid::Uuid::nil()))))
     }
 
     fn names(folder: &Path) -> Vec<String> {
         let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-        let mut names: Vec<String> = entries.map(|e| e.file_name().into_string().unwrap()).collect();
+        let names = entries.map(|e| e.file_name().into_string().unwrap());
+        let mut names: Vec<String> = names.filter(|name| name != ".lock").collect();
         names.sort();
         names
     }
@@ -276,6 +298,18 @@ mod tests {
         assert!(file.exists(), "it has grown since the last look");
         look(folder.path(), &second.seen, now, accept).await;
         assert!(!file.exists());
+    }
+
+    #[tokio::test]
+    async fn while_another_process_looks_at_the_folder_nothing_is_taken_and_nothing_is_wrong() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("a.eml"), MAIL).unwrap();
+        let other = watch(folder.path()).unwrap();
+        let never = |_| async { panic!("it was read") };
+        assert!(!look(folder.path(), &Seen::new(), later(), never).await.pause);
+        drop(other);
+        look(folder.path(), &Seen::new(), later(), accept).await;
+        assert_eq!(names(folder.path()), ["done"]);
     }
 
     #[tokio::test]

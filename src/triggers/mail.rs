@@ -3,14 +3,19 @@
 
 use bytes::Bytes;
 use serde_json::Value;
+use uuid::Uuid;
 
 use crate::config::settings::Settings;
 use crate::config::workspace::{Definitions, Trigger};
-use crate::domain::ids::WorkflowName;
+use crate::domain::event::Topic;
+use crate::domain::gather::Gather;
+use crate::domain::ids::{HappeningId, RunId, WorkflowName};
 use crate::domain::label::Label;
 use crate::orchestrator::door::{Door, OpenError, Request};
+use crate::store::events::Happening;
 use crate::store::journal::Opened;
 use crate::triggers::email::{self, Email, EmailError};
+use crate::triggers::gather::{self, Taken};
 
 /// The most header bytes in which an envelope's recipient is looked for: mail servers refuse more.
 const MAX_HEADERS: usize = 128 * 1024;
@@ -47,20 +52,13 @@ impl MailError {
     pub fn retryable(&self) -> bool {
         match self {
             Self::Unreadable(_) | Self::NoWorkflow { .. } | Self::Internal(_) => false,
-            Self::Open(error) => match error {
-                OpenError::Stopping => true,
-                // A fault in a statement or a row is Steward's: the message must not pay for it.
-                OpenError::Store(_) => true,
-                OpenError::UnknownWorkflow { .. } | OpenError::Retired(_) | OpenError::BadInput { .. } => {
-                    false
-                }
-            },
+            Self::Open(error) => error.retryable(),
         }
     }
 }
 
 /// Opens a run for a raw message: of `workflow` if one is named, else of the one that listens to the
-/// mailbox the message was sent to. Gives back once the run is durable.
+/// mailbox the message was sent to. Gives back once the run is durable, or the message where it waits for one.
 ///
 /// # Errors
 /// See [`MailError`]; nothing was opened then.
@@ -69,19 +67,45 @@ pub async fn open(
     definitions: &Definitions,
     raw: Bytes,
     workflow: Option<WorkflowName>,
-) -> Result<Opened, MailError> {
+) -> Result<Taken, MailError> {
     // Up to 25 MiB of someone else's MIME: too long for the thread that serves everybody.
     let read = tokio::task::spawn_blocking(move || {
         email::parse(&raw).map(|email| (recipients(&raw, &email), email))
     });
     let (recipients, email) = read.await.map_err(|error| MailError::Internal(error.to_string()))??;
-    let workflow = match workflow {
-        Some(workflow) => workflow,
+    // Whoever names the workflow wants a run now.
+    let (workflow, trigger, gather) = match workflow {
+        Some(workflow) => (workflow, String::new(), None),
         None => listener(definitions, &recipients)?,
     };
-    let key = Some(key(&email));
+    let key = key(&email);
     let input = Value::from(&email);
-    Ok(door.open(Request { workflow, input, label: Label::Untrusted, trigger: "email", key }).await?)
+    if let Some(run) = answered(door, &email, &key, &input).await? {
+        return Ok(Taken::Run(Opened::Existing(run)));
+    }
+    let key = Some(key);
+    let request = Request { workflow, input, label: Label::Untrusted, trigger: "email", key };
+    Ok(gather::take(door, request, &trigger, gather).await?)
+}
+
+/// The event that an answer came in a thread; it is about the thread.
+const REPLY: &str = "email.reply";
+
+/// A reply that a run waits for goes to that run and opens none. A machine's answer is nobody's.
+async fn answered(door: &Door, email: &Email, key: &str, input: &Value) -> Result<Option<RunId>, OpenError> {
+    if email.thread == email.message_id || email.auto || email.list {
+        return Ok(None);
+    }
+    let happening = Happening {
+        id: HappeningId(Uuid::now_v7()),
+        topic: Topic { event: REPLY.to_owned(), matches: email.thread.clone() },
+        data: input.clone(),
+        label: Label::Untrusted,
+        key: Some(key.to_owned()),
+    };
+    let told = door.engine().store.publish(&happening).await?;
+    told.runs.iter().for_each(|run| door.wake(*run));
+    Ok(told.runs.first().copied())
 }
 
 /// The message id is the sender's claim. Joined with the sender's address it can only collide with
@@ -110,14 +134,21 @@ fn envelope(raw: &[u8]) -> Vec<String> {
     lines.filter_map(recipient).collect()
 }
 
-fn listener(definitions: &Definitions, recipients: &[String]) -> Result<WorkflowName, MailError> {
+/// The workflow, the trigger's name, and what it waits for.
+type Listener<'a> = (WorkflowName, String, Option<&'a Gather>);
+
+fn listener<'a>(definitions: &'a Definitions, recipients: &[String]) -> Result<Listener<'a>, MailError> {
     let settings = &definitions.settings;
     let wanted = settings.mailbox_of(recipients.iter().map(String::as_str));
-    let listens =
-        |trigger: &Trigger| matches!(trigger, Trigger::Email { mailbox } if Some(mailbox.as_str()) == wanted);
-    let mut workflows = definitions.workflows.iter();
-    let found = workflows.find(|(_, definition)| definition.triggers.iter().any(listens));
-    found.map(|(name, _)| name.clone()).ok_or_else(|| nobody(settings, recipients))
+    let all = definitions.workflows.iter();
+    let mut all = all.flat_map(|(name, definition)| definition.triggers.iter().map(move |one| (name, one)));
+    let found = all.find_map(|(name, trigger)| match trigger {
+        Trigger::Email { mailbox, gather } if Some(mailbox.as_str()) == wanted => {
+            Some((name.clone(), format!("email:{mailbox}"), gather.as_ref()))
+        }
+        Trigger::Email { .. } | Trigger::Webhook { .. } | Trigger::Schedule { .. } => None,
+    });
+    found.ok_or_else(|| nobody(settings, recipients))
 }
 
 fn nobody(settings: &Settings, recipients: &[String]) -> MailError {
@@ -156,6 +187,8 @@ mod tests {
     fn only_what_passes_by_itself_is_tried_again() {
         let name = WorkflowName::from("w");
         assert!(MailError::Open(OpenError::Stopping).retryable());
+        let retry_after = std::time::Duration::from_secs(5);
+        assert!(MailError::Open(OpenError::Full { workflow: name.clone(), retry_after }).retryable());
         assert!(!MailError::Open(OpenError::Retired(name)).retryable());
         assert!(!MailError::Unreadable(EmailError::Empty).retryable());
     }

@@ -15,10 +15,11 @@ use sha2::Sha256;
 use crate::config::secret::{Secret, SecretRef};
 use crate::config::workspace::{Definitions, Trigger};
 use crate::domain::digest::Digest;
+use crate::domain::gather::Gather;
 use crate::domain::ids::WorkflowName;
 use crate::domain::label::Label;
 use crate::orchestrator::door::{Door, OpenError, Request};
-use crate::store::journal::Opened;
+use crate::triggers::gather::{self, Taken};
 
 /// How far a sender's clock may be from ours, and for how long a recorded request is accepted, seconds.
 /// Within it a repeated request meets its own key and opens nothing.
@@ -80,7 +81,7 @@ pub enum WebhookError {
     Open(#[from] OpenError),
 }
 
-/// Opens the run of the workflow that listens to `/hooks/PATH`.
+/// Opens the run of the workflow that listens to `/hooks/PATH`, or gathers the request for one.
 ///
 /// # Errors
 /// See [`WebhookError`]; nothing was opened then.
@@ -90,8 +91,8 @@ pub async fn open(
     path: &str,
     proof: Signature<'_>,
     body: &[u8],
-) -> Result<Opened, WebhookError> {
-    let (workflow, reference) =
+) -> Result<Taken, WebhookError> {
+    let (workflow, reference, gather) =
         listener(definitions, path).ok_or_else(|| WebhookError::Unknown(path.to_owned()))?;
     let Some(secret) = reference.resolve() else {
         tracing::error!(path, variable = reference.variable, "a webhook came in, but its secret is not set");
@@ -112,14 +113,19 @@ pub async fn open(
         trigger: "webhook",
         key: Some(format!("hook:{path}:{key}")),
     };
-    Ok(door.open(request).await?)
+    Ok(gather::take(door, request, &format!("webhook:{path}"), gather).await?)
 }
 
-fn listener<'a>(definitions: &'a Definitions, wanted: &str) -> Option<(&'a WorkflowName, &'a SecretRef)> {
+/// The workflow, its secret, and what it waits for.
+type Listener<'a> = (&'a WorkflowName, &'a SecretRef, Option<&'a Gather>);
+
+fn listener<'a>(definitions: &'a Definitions, wanted: &str) -> Option<Listener<'a>> {
     definitions.workflows.iter().find_map(|(name, definition)| {
         definition.triggers.iter().find_map(|trigger| match trigger {
-            Trigger::Webhook { path, secret } if path == wanted => Some((name, secret)),
-            Trigger::Webhook { .. } | Trigger::Email { .. } => None,
+            Trigger::Webhook { path, secret, gather } if path == wanted => {
+                Some((name, secret, gather.as_ref()))
+            }
+            Trigger::Webhook { .. } | Trigger::Email { .. } | Trigger::Schedule { .. } => None,
         })
     })
 }

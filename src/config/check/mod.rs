@@ -1,7 +1,8 @@
 //! What `steward check` knows beyond the shape of each file: whether names exist, templates can be
 //! filled in, steps can be reached. Offline; nothing stops at the first problem.
 //!
-//! - [`workflow`] and [`agent`]: a raw file in, its resolved definition out;
+//! - [`workflow`] with [`steps`], and [`agent`]: a raw file in, its resolved definition out;
+//! - [`triggers`]: what opens runs: mailboxes, hooks, schedules;
 //! - [`settings`]: settings, models, connectors, policy;
 //! - `outputs`: what steps give to the ones after them;
 //! - `templates` with `paths`: what a template names, held against what there is;
@@ -13,7 +14,9 @@ pub(super) mod outputs;
 pub(super) mod paths;
 pub(super) mod schema;
 pub(super) mod settings;
+pub(super) mod steps;
 pub(super) mod templates;
+pub(super) mod triggers;
 pub(super) mod workflow;
 
 use std::collections::BTreeMap;
@@ -32,6 +35,10 @@ pub(super) struct Names {
     pub(super) mailboxes: Option<Vec<String>>,
     /// The agents; `None` for one that has problems of its own.
     pub(super) agents: BTreeMap<String, Option<Agent>>,
+    /// The currency of the settings.
+    pub(super) currency: Option<String>,
     /// JSON Schema of what templates know as `workspace`.
     pub(super) workspace: Value,
+    /// The workspace's time zone.
+    pub(super) time_zone: Option<String>,
 }

@@ -14,6 +14,10 @@ pub(super) fn run() -> Value {
 /// What templates see of a step that is over.
 pub(super) fn step(step: &RawStep, names: &Names) -> Value {
     let output = match (&step.agent, &step.action, &step.review) {
+        _ if step.wait.is_some() => Some(waited()),
+        _ if step.workflow.is_some() => {
+            Some(json!({"type": "object", "properties": {"run": {"type": "string"}, "output": true}}))
+        }
         (Some(agent), _, _) => {
             names.agents.get(agent).and_then(Option::as_ref).map(|agent| agent.output.clone())
         }
@@ -23,6 +27,18 @@ pub(super) fn step(step: &RawStep, names: &Names) -> Value {
     };
     // A schema of the owner's may refer to its own parts from its top: those parts are taken along.
     let output = output.unwrap_or(json!(true));
+    let mut output = output;
+    if step.each.is_some() {
+        let of_each = |name: &str| {
+            json!({"type": "array", "items": {"type": "object", "properties":
+            {"index": {"type": "integer"}, name: {"type": "string"}}}})
+        };
+        output = json!({"type": "object", "properties": {
+            "items": {"type": "array", "items": output},
+            "failed": of_each("error"),
+            "declined": of_each("reason"),
+        }});
+    }
     let definitions = ["$defs", "definitions"].iter().filter_map(|k| Some((*k, output.get(k)?.clone())));
     let mut schema = json!({
         "type": "object",
@@ -33,6 +49,13 @@ pub(super) fn step(step: &RawStep, names: &Names) -> Value {
         schema[key] = value;
     }
     schema
+}
+
+/// What a step gives that waited.
+fn waited() -> Value {
+    json!({"type": "object", "properties": {
+        "timed_out": {"type": "boolean"}, "data": true, "at": {"type": "string"},
+    }})
 }
 
 /// What a review step gives.
@@ -64,7 +87,7 @@ fn response(action: &str) -> Option<Value> {
         "records.get" => object(json!({
             "found": {"type": "boolean"}, "kind": text, "key": text, "version": count, "data": true,
         })),
-        "records.put" => object(json!({"kind": text, "key": text, "version": count})),
+        "records.put" | "records.revert" => object(json!({"kind": text, "key": text, "version": count})),
         _ => None,
     }
 }

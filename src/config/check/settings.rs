@@ -17,6 +17,7 @@ use crate::config::policy::{Policy, Rule};
 use crate::config::secret::SecretRef;
 use crate::config::settings::Settings;
 use crate::domain::action::{ACTIONS, ActionSpec};
+use crate::domain::retention::{Keep, SHORTEST};
 
 /// A secret that is named but not there: what needs it is passed over until it is.
 pub(super) fn secret(report: &mut Reporter<'_>, path: &Path, secret: Option<&SecretRef>) {
@@ -40,7 +41,18 @@ pub(in crate::config) fn settings(report: &mut Reporter<'_>, settings: &Settings
         report.value(&workspace.key("currency"), message, "write three capital letters, such as `USD`");
     }
     mailboxes(report, settings);
+    retention(report, settings.retention);
     secret(report, &Path::top().key("database").key("url"), settings.database.as_ref().map(|d| &d.url));
+}
+
+/// Checks how long finished runs are kept, in the settings or in a workflow.
+pub(super) fn retention(report: &mut Reporter<'_>, keep: Option<Keep>) {
+    let Some(Keep::For(span)) = keep else { return };
+    if span < SHORTEST {
+        let message =
+            format!("`{span}` is too short: a run's keys go with it, and senders may repeat for days");
+        report.value(&Path::top().key("retention"), message, format!("write at least `{SHORTEST}`"));
+    }
 }
 
 fn mailboxes(report: &mut Reporter<'_>, settings: &Settings) {

@@ -5,18 +5,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 
 use crate::config::check::templates::{Place, Scope, Steps};
-use crate::config::check::{Names, agent, graph, outputs, schema};
+use crate::config::check::{Names, graph, outputs, schema, steps, triggers};
 use crate::config::document::Reporter;
 use crate::config::nearest;
 use crate::config::node::Path;
-use crate::config::workflow::{RawReview, RawStep, RawWorkflow, email_input};
-use crate::config::workspace::{Definition, Trigger};
-use crate::domain::action::{self, ACTIONS, ActionSpec, Reach};
+use crate::config::workflow::{RawConcurrency, RawStep, RawWorkflow, email_input};
+use crate::config::workspace::Definition;
+use crate::domain::admission::{Concurrency, Flow};
 use crate::domain::duration::Span;
-use crate::domain::ids::{AgentName, StepId, WorkflowName};
+use crate::domain::ids::{StepId, WorkflowName};
 use crate::domain::retry::Retry;
 use crate::domain::template;
-use crate::domain::workflow::{ActionStep, AgentStep, ReviewSpec, ReviewStep, Step, StepKind, Version};
+use crate::domain::workflow::{Step, StepKind, Version};
 
 /// How long one attempt may take unless the step says otherwise: two tries of a slow model.
 const TIMEOUT: Span = Span::secs(120);
@@ -26,11 +26,16 @@ const HINT: &str = "a workflow's templates name `input`, `workspace`, `run` and 
 /// Checks a workflow and gives its definition; whether that may be used is for the problems to say.
 pub(in crate::config) fn resolve(report: &mut Reporter<'_>, raw: &RawWorkflow, names: &Names) -> Definition {
     let top = Path::top();
-    let triggers = triggers(report, raw, names);
-    let input = input(report, raw, &triggers);
+    let input = input(report, raw);
+    let triggers = triggers::resolve(report, raw, names, &input);
     let base = BTreeMap::from([("input", input.clone()), ("workspace", names.workspace.clone())]);
     let title = Scope { names: base.clone(), steps: None, hint: "a title names `input` and `workspace`" };
     title.text(report, &Place::Value(&top.key("title")), &raw.title);
+    if let Some(key) = raw.concurrency.as_ref().and_then(|concurrency| concurrency.key.as_ref()) {
+        let place = top.key("concurrency").key("key");
+        let hint = "a concurrency key names `input` and `workspace`";
+        Scope { hint, ..title }.text(report, &Place::Value(&place), key);
+    }
 
     let needs = order(report, raw);
     let before = match graph::ancestors(&needs) {
@@ -57,7 +62,9 @@ pub(in crate::config) fn resolve(report: &mut Reporter<'_>, raw: &RawWorkflow, n
             steps: Some(Steps { before: known.collect(), all: all.clone(), here: step.id.clone() }),
             hint: HINT,
         };
-        let kind = kind(report, &path, step, names, &scope);
+        let kind = steps::kind(report, &path, step, names, &steps::inside(&scope, step));
+        let each = steps::each(report, &path, step, &scope);
+        let undo = steps::undo(report, &path, step, &scope, outputs.get(step.id.as_str()));
         reachable(report, &path, step, &mut dead);
         Step {
             id: StepId(step.id.clone()),
@@ -67,63 +74,53 @@ pub(in crate::config) fn resolve(report: &mut Reporter<'_>, raw: &RawWorkflow, n
             kind,
             retry: retry(step),
             timeout: step.timeout.unwrap_or(TIMEOUT),
+            deadline: step.deadline,
+            each,
+            undo,
         }
     });
     let steps: Vec<Step> = steps.collect();
     let used = steps.iter().filter_map(|step| match &step.kind {
         StepKind::Agent(step) => Some((step.agent.clone(), names.agents.get(step.agent.as_str())?.clone()?)),
-        StepKind::Action(_) | StepKind::Review(_) => None,
+        StepKind::Action(_) | StepKind::Review(_) | StepKind::Wait(_) | StepKind::Workflow(_) => None,
     });
+    let used: BTreeMap<_, _> = used.collect();
+    if let Some(output) = &raw.output {
+        let mut names_there = base.clone();
+        names_there.insert("run", outputs::run());
+        let before = outputs.iter().map(|(id, output)| ((*id).to_owned(), output.clone())).collect();
+        let steps = Steps { before, all: all.clone(), here: String::new() };
+        let scope = Scope { names: names_there, steps: Some(steps), hint: HINT };
+        scope.templates(report, &top.key("output"), output);
+    }
     let version = Version {
         workflow: WorkflowName(raw.workflow.clone()),
         title: raw.title.clone(),
         input,
-        agents: used.collect(),
+        agents: used,
         steps,
+        deadline: raw.deadline,
+        output: raw.output.clone(),
+        flow: flow(raw),
     };
-    Definition { triggers, version }
+    super::settings::retention(report, raw.retention);
+    Definition { triggers, version, retention: raw.retention }
 }
 
-fn triggers(report: &mut Reporter<'_>, raw: &RawWorkflow, names: &Names) -> Vec<Trigger> {
-    let mut found = Vec::new();
-    for (index, trigger) in raw.on.iter().enumerate() {
-        let path = Path::top().key("on").index(index);
-        match (&trigger.email, &trigger.webhook) {
-            (Some(email), None) => {
-                if let Some(known) = names.mailboxes.as_ref().filter(|known| !known.contains(&email.mailbox))
-                {
-                    let known: Vec<&str> = known.iter().map(String::as_str).collect();
-                    let message = format!("there is no mailbox `{}`", email.mailbox);
-                    let mend = nearest::mend(&email.mailbox, "the mailboxes of config/settings.yaml", &known);
-                    report.value(&path.key("email").key("mailbox"), message, mend);
-                }
-                found.push(Trigger::Email { mailbox: email.mailbox.clone() });
-            }
-            (None, Some(webhook)) => {
-                super::settings::secret(report, &path.key("webhook").key("secret"), Some(&webhook.secret));
-                found.push(Trigger::Webhook { path: webhook.path.clone(), secret: webhook.secret.clone() });
-            }
-            _ => report.value(
-                &path,
-                "a trigger is exactly one of `email` and `webhook`",
-                "give each its own line, beginning with `-`",
-            ),
-        }
-    }
-    found
+fn flow(raw: &RawWorkflow) -> Flow {
+    let limited = |raw: &RawConcurrency| Concurrency { key: raw.key.clone(), limit: raw.limit };
+    Flow { concurrency: raw.concurrency.as_ref().map(limited), priority: raw.priority.unwrap_or_default() }
 }
 
-fn input(report: &mut Reporter<'_>, raw: &RawWorkflow, triggers: &[Trigger]) -> Value {
+/// The schema of the input, and what a mail lacks for it.
+fn input(report: &mut Reporter<'_>, raw: &RawWorkflow) -> Value {
     let path = Path::top().key("input");
-    let by_email = triggers.iter().any(|trigger| matches!(trigger, Trigger::Email { .. }));
-    let Some(input) = &raw.input else {
-        let email_alone = by_email && triggers.iter().all(|trigger| matches!(trigger, Trigger::Email { .. }));
-        return if email_alone { email_input() } else { json!({"type": "object"}) };
-    };
+    let Some(input) = &raw.input else { return triggers::input(raw) };
     if !schema::check(report, &path, input) {
         return json!(true);
     }
-    if by_email {
+    // Mails that are collected come as `items`; what one of them is, the schema of those says.
+    if raw.on.iter().filter_map(|trigger| trigger.email.as_ref()).any(|email| email.batch.is_none()) {
         let email = email_input();
         let fields = email.pointer("/properties").and_then(Value::as_object);
         let known: Vec<&str> = fields.into_iter().flatten().map(|(key, _)| key.as_str()).collect();
@@ -150,176 +147,31 @@ fn input(report: &mut Reporter<'_>, raw: &RawWorkflow, triggers: &[Trigger]) -> 
     input.clone()
 }
 
-/// What each step waits for: the one before it. Reports ids that stand twice.
+/// What each step waits for: what its `needs` name, or else the one before it. Reports ids that stand
+/// twice, and needs that name no step.
 fn order<'a>(report: &mut Reporter<'_>, raw: &'a RawWorkflow) -> BTreeMap<&'a str, Vec<&'a str>> {
-    let mut needs = BTreeMap::new();
+    let all: Vec<&str> = raw.steps.iter().map(|step| step.id.as_str()).collect();
+    let mut needs: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     let mut previous = None;
     for (index, step) in raw.steps.iter().enumerate() {
         let id = step.id.as_str();
+        let path = Path::top().key("steps").index(index);
         if needs.contains_key(id) {
-            let path = Path::top().key("steps").index(index).key("id");
-            report.value(&path, format!("there are two steps `{id}`"), "give this one another id");
+            report.value(&path.key("id"), format!("there are two steps `{id}`"), "give this one another id");
             continue;
         }
-        needs.insert(id, previous.into_iter().collect());
+        let wanted = match &step.needs {
+            Some(wanted) => wanted.iter().map(String::as_str).collect(),
+            None => previous.into_iter().collect::<Vec<_>>(),
+        };
+        for (at, need) in wanted.iter().enumerate().filter(|(_, need)| !all.contains(need)) {
+            let mend = nearest::mend(need, "the steps of this workflow", &all);
+            report.value(&path.key("needs").index(at), format!("there is no step `{need}`"), mend);
+        }
+        needs.insert(id, wanted);
         previous = Some(id);
     }
     needs
-}
-
-fn kind(report: &mut Reporter<'_>, path: &Path, step: &RawStep, names: &Names, scope: &Scope) -> StepKind {
-    let with = step.with.clone().unwrap_or_else(|| json!({}));
-    scope.templates(report, &path.key("with"), &with);
-    if let Some(Value::String(when)) = &step.when {
-        scope.expression(report, &Place::Value(&path.key("when")), when);
-    }
-    let review = step.review.clone();
-    match (&step.agent, &step.action, review) {
-        (Some(wanted), None, review) => {
-            if review.is_some() {
-                let mend = "ask in a step of its own, or review the action that uses this output";
-                report.key(&path.key("review"), "an agent's step has no `review`", mend);
-            }
-            not_here(report, path, "dedupe", step.dedupe.is_some(), "an agent's step");
-            agent_step(report, path, wanted, &with, names);
-            StepKind::Agent(AgentStep { agent: AgentName(wanted.clone()), with })
-        }
-        (None, Some(wanted), review) => {
-            let spec = action_step(report, path, wanted, &with);
-            dedupe(report, path, step, scope);
-            if let Some(review) = &review {
-                shows(report, &path.key("review"), review, scope);
-                review_of_action(report, &path.key("review"), review, spec);
-            }
-            StepKind::Action(ActionStep {
-                action: wanted.clone(),
-                with,
-                dedupe: step.dedupe.clone(),
-                review: review.map(|review| ReviewSpec { artifacts: review.artifacts, due: review.due }),
-            })
-        }
-        (None, None, Some(review)) => {
-            not_here(report, path, "with", step.with.is_some(), "a step that asks the owner");
-            not_here(report, path, "dedupe", step.dedupe.is_some(), "a step that asks the owner");
-            question(report, &path.key("review"), review, scope)
-        }
-        (both, _, review) => {
-            let message = match both {
-                Some(_) => "a step has either an `agent` or an `action`, not both",
-                None => "this step does nothing",
-            };
-            report.value(path, message, "give it exactly one of `agent`, `action` and `review`");
-            let shows = ReviewSpec { artifacts: review.map(|r| r.artifacts).unwrap_or_default(), due: None };
-            StepKind::Review(ReviewStep { ask: String::new(), form: None, shows })
-        }
-    }
-}
-
-fn not_here(report: &mut Reporter<'_>, path: &Path, field: &str, there: bool, what: &str) {
-    if there {
-        report.key(&path.key(field), format!("{what} has no `{field}`"), "take it away");
-    }
-}
-
-fn agent_step(report: &mut Reporter<'_>, path: &Path, wanted: &str, with: &Value, names: &Names) {
-    match names.agents.get(wanted) {
-        None => {
-            let known: Vec<&str> = names.agents.keys().map(String::as_str).collect();
-            let mend = nearest::mend(wanted, "the agents in agents/", &known);
-            report.value(&path.key("agent"), format!("there is no agent `{wanted}`"), mend);
-        }
-        Some(None) => {}
-        Some(Some(agent)) => {
-            for field in agent::canned_reads(agent) {
-                if with.get(&field).is_none() {
-                    let message =
-                        format!("the canned output of `{wanted}` reads `with.{field}`, which is not given");
-                    report.value(&path.key("with"), message, format!("add `{field}:` to this step's `with`"));
-                }
-            }
-        }
-    }
-}
-
-fn action_step(
-    report: &mut Reporter<'_>,
-    path: &Path,
-    wanted: &str,
-    with: &Value,
-) -> Option<&'static ActionSpec> {
-    let Some(spec) = action::spec(wanted) else {
-        let known: Vec<&str> = ACTIONS.iter().map(|spec| spec.name).collect();
-        let mend = nearest::mend(wanted, "the actions", &known);
-        report.value(&path.key("action"), format!("there is no action `{wanted}`"), mend);
-        return None;
-    };
-    let known: Vec<&str> = spec.required.iter().chain(spec.optional).copied().collect();
-    let given = with.as_object();
-    for (parameter, _) in given.into_iter().flatten() {
-        if !known.contains(&parameter.as_str()) {
-            let mend = nearest::mend(parameter, &format!("the parameters of `{wanted}`"), &known);
-            let message = format!("`{wanted}` has no parameter `{parameter}`");
-            report.key(&path.key("with").key(parameter), message, mend);
-        }
-    }
-    for parameter in spec.required {
-        if !given.is_some_and(|given| given.contains_key(*parameter)) {
-            let at = if given.is_some_and(|given| !given.is_empty()) { "with" } else { "action" };
-            let message = format!("`{wanted}` needs the parameter `{parameter}`");
-            report.value(&path.key(at), message, format!("add `{parameter}:` under `with`"));
-        }
-    }
-    Some(spec)
-}
-
-fn dedupe(report: &mut Reporter<'_>, path: &Path, step: &RawStep, scope: &Scope) {
-    if let Some(dedupe) = &step.dedupe {
-        scope.text(report, &Place::Value(&path.key("dedupe")), dedupe);
-    }
-}
-
-fn review_of_action(report: &mut Reporter<'_>, path: &Path, review: &RawReview, spec: Option<&ActionSpec>) {
-    for (field, there) in [("ask", review.ask.is_some()), ("form", review.form.is_some())] {
-        if there {
-            let mend = "the question is whether to do it; to ask something else, write a step of its own";
-            report.key(&path.key(field), format!("the review of an action has no `{field}`"), mend);
-        }
-    }
-    if let Some(spec) = spec.filter(|spec| spec.reach <= Reach::Read) {
-        let message = format!("`{}` changes nothing: there is nothing to review", spec.name);
-        report.key(path, message, "take `review` away");
-    }
-}
-
-fn question(report: &mut Reporter<'_>, path: &Path, review: RawReview, scope: &Scope) -> StepKind {
-    match &review.ask {
-        Some(ask) => {
-            scope.text(report, &Place::Value(&path.key("ask")), ask);
-        }
-        None => {
-            report.value(path, "this review asks nothing", "add `ask:` with the question, or an `action`")
-        }
-    }
-    if let Some(form) = &review.form {
-        schema::check(report, &path.key("form"), form);
-    }
-    shows(report, path, &review, scope);
-    StepKind::Review(ReviewStep {
-        ask: review.ask.unwrap_or_default(),
-        form: review.form,
-        shows: ReviewSpec { artifacts: review.artifacts, due: review.due },
-    })
-}
-
-fn shows(report: &mut Reporter<'_>, path: &Path, review: &RawReview, scope: &Scope) {
-    for (index, artifact) in review.artifacts.iter().enumerate() {
-        let at = path.key("artifacts").index(index);
-        if artifact.contains(|c: char| c.is_whitespace() || c == '{') {
-            report.value(&at, "an artifact is a path, not a template", "write it as in `input.body`");
-        } else if let Err((message, mend)) = scope.resolve(artifact) {
-            report.value(&at, message, mend);
-        }
-    }
 }
 
 /// A step that can never run, by its own condition or by what it builds on.
@@ -336,8 +188,9 @@ fn reachable(report: &mut Reporter<'_>, path: &Path, step: &RawStep, dead: &mut 
         dead.insert(step.id.clone());
         return;
     }
-    if let Some(with) = &step.with {
-        let _ = template::paths(with, &mut named);
+    let each = step.each.iter().map(|each| Value::String(each.of.clone()));
+    for with in step.with.iter().cloned().chain(each) {
+        let _ = template::paths(&with, &mut named);
     }
     if let Some(source) =
         named.iter().filter_map(|path| template::step_of(path)).find(|id| dead.contains(*id))

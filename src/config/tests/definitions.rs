@@ -1,6 +1,7 @@
 //! Workflows and agents: names, order, parameters, schemas.
 
 use super::*;
+use crate::domain::admission::{Concurrency, Flow, Priority};
 
 #[test]
 fn an_unknown_name_is_answered_with_the_nearest_known_one() {
@@ -166,7 +167,7 @@ fn a_trigger_is_exactly_one_thing() {
         .has(
             "config/workflows/hello.yaml:4:5",
             "email",
-            "a trigger is exactly one of `email` and `webhook`",
+            "a trigger is exactly one of `email`, `webhook` and `schedule`",
             "its own line",
         );
 }
@@ -299,4 +300,25 @@ fn an_agent_without_front_matter_or_prompt_says_how_it_begins() {
         "this agent has no prompt",
         "instructions",
     );
+}
+
+#[test]
+fn concurrency_and_priority_are_checked_and_kept() {
+    let with = |text: &str| Workspace::sound().but(WORKFLOW_FILE, "on:", &format!("{text}\non:"));
+    let sound = with("concurrency: { key: '{{ input.from }}', limit: 2 }\npriority: low");
+    let (definitions, _) = sound.load().unwrap();
+    let flow = definitions.workflows.values().next().unwrap().version.flow.clone();
+    let concurrency = Some(Concurrency { key: Some("{{ input.from }}".into()), limit: 2 });
+    assert_eq!(flow, Flow { concurrency, priority: Priority::Low });
+    let message = |text: &str| with(text).problems().first().unwrap().message.clone();
+    assert_eq!(message("concurrency: { key: '{{ input.form }}', limit: 2 }"), "`input` has no `form`");
+    assert!(message("concurrency: { key: '{{ steps.x.output }}', limit: 2 }").contains("steps"));
+    for wrong in ["concurrency: { limit: 0 }", "concurrency: {}", "concurrency: 1", "priority: urgent"] {
+        let _: String = message(wrong);
+    }
+    let limits = |text: &str| {
+        let at = format!("{text}\nmailboxes:");
+        Workspace::sound().but("config/settings.yaml", "mailboxes:", &at).problems().len()
+    };
+    assert_eq!([limits("limits: { queued: 5, ageing: 1m }"), limits("limits: { queued: 0 }")], [0, 1]);
 }

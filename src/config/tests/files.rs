@@ -68,12 +68,38 @@ fn an_unknown_field_is_marked_with_the_nearest_known_one() {
 }
 
 #[test]
+fn a_retention_is_a_time_that_outlasts_repetitions_or_for_good() {
+    for keep in ["7d", "400d", "forever"] {
+        let workspace = Workspace::sound().but(WORKFLOW_FILE, "on:", &format!("retention: {keep}\non:"));
+        assert_eq!(workspace.problems(), [], "{keep}");
+    }
+    Workspace::sound().but(WORKFLOW_FILE, "on:", "retention: 3d\non:").has(
+        "config/workflows/hello.yaml:3:12",
+        "3d",
+        "`3d` is too short: a run's keys go with it, and senders may repeat for days",
+        "write at least `7d`",
+    );
+    Workspace::sound().but("config/settings.yaml", "mailboxes:", "retention: 1h\nmailboxes:").has(
+        "config/settings.yaml:6:12",
+        "1h",
+        "`1h` is too short: a run's keys go with it, and senders may repeat for days",
+        "write at least `7d`",
+    );
+    Workspace::sound().but(WORKFLOW_FILE, "on:", "retention: a while\non:").has(
+        "config/workflows/hello.yaml:3:12",
+        "a while",
+        "`a while` is not what `retention` takes",
+        "or `forever`",
+    );
+}
+
+#[test]
 fn what_a_later_version_will_know_is_not_accepted_now() {
-    for field in ["budget: 1 USD", "concurrency: 1", "cache: 1h"] {
+    for field in ["budget: 1 USD", "cache: 1h"] {
         let workspace = Workspace::sound().but(WORKFLOW_FILE, "on:", &format!("{field}\non:"));
         assert!(workspace.problems()[0].message.contains("is not a field of a workflow"), "{field}");
     }
-    for field in ["needs: [a]", "undo: {}", "each: x", "wait: x"] {
+    for field in ["loop: [a]", "tools: {}", "votes: 3"] {
         let workspace =
             Workspace::sound().but(WORKFLOW_FILE, "    agent:", &format!("    {field}\n    agent:"));
         assert!(workspace.problems()[0].message.contains("is not a field of entry 1 of `steps`"), "{field}");

@@ -5,6 +5,7 @@ mod files;
 mod fuzz;
 mod shipped;
 mod templates;
+mod triggers;
 
 use std::fs;
 

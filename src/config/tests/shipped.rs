@@ -29,7 +29,7 @@ fn the_shipped_template_has_no_problem() {
     let names: Vec<_> = definitions.workflows.keys().map(|name| name.as_str()).collect();
     assert_eq!(names, ["lead-intake", "support"]);
     let leads = &definitions.workflows[&"lead-intake".into()];
-    assert_eq!(leads.triggers, [Trigger::Email { mailbox: "leads".into() }]);
+    assert_eq!(leads.triggers, [Trigger::Email { mailbox: "leads".into(), gather: None }]);
     assert_eq!(leads.version.steps[1].needs, ["set_aside".into()]);
     assert_eq!(leads.version.agents.len(), 3);
     assert!(definitions.policy.known.contains("mara@harbourandpine.example"));
