@@ -3,7 +3,8 @@
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::support::{App, app, app_with, example_email};
+use crate::support::forge::by_hand;
+use crate::support::{App, app, app_with, eventually, example_email};
 
 /// The status, content type and body of any answer.
 async fn answer(request: reqwest::RequestBuilder) -> (StatusCode, String, Value) {
@@ -232,5 +233,33 @@ async fn a_cancelled_run_stops_and_withdraws_its_question() {
     assert_eq!(over["waits_for"], json!([]));
     let shown = app.get(&format!("/api/v1/reviews/{}", review["id"].as_str().unwrap())).await;
     assert_eq!(shown["status"], "superseded");
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn steward_audit_verify_names_what_is_broken_and_ends_with_1() {
+    let app = app().await;
+    let opened = app.deliver(crate::support::example_email("01-lead-bakery.eml")).await;
+    eventually("the question", || async {
+        let run = app.get(&format!("/api/v1/runs/{opened}")).await;
+        (run["status"] == "waiting").then_some(())
+    })
+    .await;
+    let verify = || async {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_steward"));
+        command.args(["audit", "verify"]).env("STEWARD_URL", &app.url).env("STEWARD_TOKEN", &app.token);
+        command.output().await.unwrap()
+    };
+    let good = verify().await;
+    let text = String::from_utf8_lossy(&good.stdout).into_owned();
+    assert!(good.status.success() && text.starts_with("1 of 1 runs verified"), "{good:?}");
+    by_hand(&app.store, "update journal set actor = 'owner' where seq = 2").await;
+    let bad = verify().await;
+    let text = String::from_utf8_lossy(&bad.stdout).into_owned();
+    assert_eq!(bad.status.code(), Some(1), "{bad:?}");
+    assert!(
+        text.contains(&format!("I8 run {opened}: entry 2")) && text.contains("0 of 1 runs verified"),
+        "{text}"
+    );
     app.stop().await;
 }

@@ -200,8 +200,8 @@ async fn runs_left_behind_by_a_lost_node_go_on_where_they_were() {
     rig.door.stop().await;
     // A run that another node had opened and begun when it was lost.
     let lost = NodeId(uuid::Uuid::new_v4());
-    store.register_node(lost, 0.0, false).await.unwrap();
-    let journal = Journal::start(store.config(), lost).await.unwrap();
+    store.register_node(lost, std::time::Duration::ZERO, false).await.unwrap();
+    let journal = Journal::start(store.config()).await.unwrap();
     let run = RunId(uuid::Uuid::now_v7());
     let opened = steward::domain::event::Opened {
         workflow: "test".into(),
@@ -210,6 +210,9 @@ async fn runs_left_behind_by_a_lost_node_go_on_where_they_were() {
         input: json!({"what": "x"}),
         label: Label::Owner,
         trigger: "api".into(),
+        parent: None,
+        rerun: None,
+        budget_micros: None,
     };
     let entry = steward::domain::plan::Entry {
         event: steward::domain::event::Event::RunOpened(opened),
@@ -227,6 +230,7 @@ async fn runs_left_behind_by_a_lost_node_go_on_where_they_were() {
         trigger: "api".into(),
         key: "left".into(),
         node: Some(lost),
+        queued: None,
         entry,
     };
     assert_eq!(journal.open(open).await.unwrap(), Opened::New(run));
@@ -294,7 +298,7 @@ async fn a_run_this_node_owns_but_lost_sight_of_is_found_and_moved_again() {
     rig.becomes(run, "succeeded").await;
     // Durable and owned, but never told to the supervisor: what a lost answer leaves behind.
     let version = rig.door.engine().current(&"test".into()).unwrap();
-    let journal = Journal::start(rig.store.config(), rig.door.engine().node).await.unwrap();
+    let journal = Journal::start(rig.store.config()).await.unwrap();
     let orphan = RunId(uuid::Uuid::now_v7());
     let opened = steward::domain::event::Opened {
         workflow: "test".into(),
@@ -303,6 +307,9 @@ async fn a_run_this_node_owns_but_lost_sight_of_is_found_and_moved_again() {
         input: json!({"what": "x"}),
         label: Label::Owner,
         trigger: "api".into(),
+        parent: None,
+        rerun: None,
+        budget_micros: None,
     };
     let entry = steward::domain::plan::Entry {
         event: steward::domain::event::Event::RunOpened(opened),
@@ -317,7 +324,8 @@ async fn a_run_this_node_owns_but_lost_sight_of_is_found_and_moved_again() {
         title: "orphan".into(),
         trigger: "api".into(),
         key: "orphan".into(),
-        node: Some(rig.door.engine().node),
+        node: Some(rig.door.engine().node()),
+        queued: None,
         entry: seal(genesis(orphan), 0, at, vec![entry]).pop().unwrap(),
     };
     journal.open(open).await.unwrap();

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// A module may use the modules of the rows above its own, and itself.
 const LAYERS: &[&[&str]] = &[
     &["domain"],
-    &["telemetry"],
+    &["telemetry", "time"],
     &["config", "store"],
     &["models"],
     &["memory", "connectors"],

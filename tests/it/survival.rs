@@ -1,85 +1,16 @@
 //! The real binary is killed at the places that matter, and started again: the run finishes, the
 //! mail arrives once or the owner is asked, every chain verifies.
 
-use std::path::Path;
 use std::process::Stdio;
 
 use serde_json::{Value, json};
 use steward::config::template;
 use steward::orchestrator::failpoint;
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 
+use crate::support::process::Process;
 use crate::support::smtp::MailServer;
 use crate::support::{PATIENCE, database, eventually, example_email};
-
-/// The real binary, serving a workspace.
-struct Process {
-    child: Child,
-    url: String,
-    token: String,
-    client: reqwest::Client,
-}
-
-impl Process {
-    async fn start(workspace: &Path, failpoint: Option<&str>) -> Self {
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_steward"));
-        command
-            .args(["up", "--listen", "127.0.0.1:0", "--workspace"])
-            .arg(workspace)
-            .env_remove("STEWARD_DATABASE_URL")
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .kill_on_drop(true);
-        if let Some(name) = failpoint {
-            command.env("STEWARD_FAILPOINT", name);
-        }
-        let mut child = command.spawn().unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let url = tokio::time::timeout(PATIENCE, async {
-            loop {
-                let line = lines.next_line().await.unwrap().expect("it says where it listens");
-                if let Some(at) = line.find("http://") {
-                    return line[at..].split_whitespace().next().unwrap().to_owned();
-                }
-            }
-        });
-        let url = url.await.expect("it starts");
-        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        let token = std::fs::read_to_string(workspace.join(".steward/token")).unwrap().trim().to_owned();
-        Self { child, url, token, client: reqwest::Client::new() }
-    }
-
-    /// `None` when the process died before it answered.
-    async fn get(&self, path: &str) -> Option<Value> {
-        let request = self.client.get(format!("{}{path}", self.url)).bearer_auth(&self.token);
-        request.send().await.ok()?.json().await.ok()
-    }
-
-    async fn deliver(&self, raw: &[u8]) -> Option<String> {
-        let request = self.client.post(format!("{}/hooks/email", self.url)).bearer_auth(&self.token);
-        let answer: Value = request.body(raw.to_vec()).send().await.ok()?.json().await.ok()?;
-        Some(answer["run"].as_str()?.to_owned())
-    }
-
-    async fn decide(&self, review: &Value, decision: Value) -> Option<()> {
-        let path = format!("{}/api/v1/reviews/{}/decision", self.url, review["id"].as_str()?);
-        self.client.post(path).bearer_auth(&self.token).json(&decision).send().await.ok().map(drop)
-    }
-
-    async fn died(mut self) {
-        let status = tokio::time::timeout(PATIENCE, self.child.wait()).await.expect("it dies").unwrap();
-        assert!(!status.success());
-    }
-
-    async fn stop(mut self) {
-        let pid = rustix::process::Pid::from_raw(self.child.id().unwrap().cast_signed()).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-        let status = tokio::time::timeout(PATIENCE, self.child.wait()).await.expect("it stops").unwrap();
-        assert!(status.success(), "{status}");
-    }
-}
 
 /// Kills at `name` while an email is on its way, starts again, and sees it through.
 async fn survives(name: &str) {
@@ -177,4 +108,88 @@ async fn killed_before_the_mail_is_sent_the_owner_is_asked_whether_it_was() {
 #[tokio::test]
 async fn killed_after_the_mail_is_sent_the_owner_is_asked_whether_it_was() {
     survives(&format!("{}@email.send", failpoint::EFFECT_DONE)).await;
+}
+
+/// A workspace with this workflow and no other.
+fn only(workflow: &str) -> (tempfile::TempDir, std::path::PathBuf) {
+    let (folder, workspace) = database::folder();
+    template::write(&workspace).unwrap();
+    let workflows = workspace.join("config/workflows");
+    for entry in std::fs::read_dir(&workflows).unwrap() {
+        std::fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+    std::fs::write(workflows.join("only.yaml"), workflow).unwrap();
+    (folder, workspace)
+}
+
+#[tokio::test]
+async fn killed_when_a_schedule_has_opened_its_run_no_time_is_lost_or_doubled() {
+    let (_folder, workspace) = only(
+        "workflow: beat\ntitle: \"{{ input.at }}\"\non:\n  - schedule: { every: 1s, missed: all, input: \
+         { at: \"{{ schedule.at }}\" } }\nsteps:\n  - id: note\n    action: noop\n    with: { value: 1 }\n",
+    );
+    // It may die before it says where it listens: its clock runs as soon as it is up.
+    let mut doomed = Command::new(env!("CARGO_BIN_EXE_steward"));
+    doomed.args(["up", "--listen", "127.0.0.1:0", "--workspace"]).arg(&workspace);
+    doomed.env_remove("STEWARD_DATABASE_URL").env("STEWARD_FAILPOINT", failpoint::RUN_OPENED);
+    let mut doomed = doomed.stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true).spawn().unwrap();
+    let status = tokio::time::timeout(PATIENCE, doomed.wait()).await.expect("it dies").unwrap();
+    assert!(!status.success());
+
+    let process = Process::start(&workspace, None).await;
+    let mut moments = eventually("three runs that are over", || async {
+        let runs = process.get("/api/v1/runs?limit=100").await?;
+        let over: Vec<jiff::Timestamp> = runs["runs"]
+            .as_array()?
+            .iter()
+            .filter(|run| run["status"] == "succeeded")
+            .map(|run| run["title"].as_str().unwrap().parse().unwrap())
+            .collect();
+        (over.len() >= 3 && over.len() == runs["runs"].as_array()?.len()).then_some(over)
+    })
+    .await;
+    moments.sort();
+    let second = |pair: &[jiff::Timestamp]| pair[1].duration_since(pair[0]).as_secs() == 1;
+    assert!(moments.windows(2).all(second), "{moments:?}");
+    let audit = process.get("/api/v1/audit/verify").await.unwrap();
+    assert_eq!(audit["broken"], 0, "{audit}");
+    process.stop().await;
+}
+
+#[tokio::test]
+async fn killed_when_a_batch_has_opened_its_run_every_input_is_in_one_run() {
+    let (_folder, workspace) = only(
+        "workflow: digest\ntitle: \"{{ input.items | length }} mails\"\non:\n  - email: { mailbox: leads, batch: \
+         { size: 2, within: 7d } }\nsteps:\n  - id: note\n    action: noop\n    with: { value: 1 }\n",
+    );
+    let mail = |n: u32| {
+        format!(
+            "From: a@b.example\r\nTo: x@y.example\r\nMessage-ID: <{n}@b.example>\r\nSubject: {n}\r\n\r\nhello\r\n"
+        )
+    };
+    let settings = workspace.join("config/settings.yaml");
+    let text = std::fs::read_to_string(&settings).unwrap();
+    if !text.contains("default_mailbox") {
+        std::fs::write(&settings, format!("{text}\ndefault_mailbox: leads\n")).unwrap();
+    }
+    let doomed = Process::start(&workspace, Some(failpoint::RUN_OPENED)).await;
+    for n in 1..=2 {
+        let _ = doomed.deliver(mail(n).as_bytes()).await;
+    }
+    doomed.died().await;
+
+    let process = Process::start(&workspace, None).await;
+    // The sender of the second heard nothing, or cannot know: it sends again, and meets its own key.
+    let run =
+        eventually("the answer that names the run", || async { process.deliver(mail(2).as_bytes()).await })
+            .await;
+    eventually("the run being over", || async {
+        let shown = process.get(&format!("/api/v1/runs/{run}")).await?;
+        (shown["status"] == "succeeded").then_some(())
+    })
+    .await;
+    let runs = process.get("/api/v1/runs").await.unwrap();
+    assert_eq!((runs["runs"].as_array().unwrap().len(), &runs["runs"][0]["title"]), (1, &json!("2 mails")));
+    assert_eq!(process.deliver(mail(1).as_bytes()).await, Some(run));
+    process.stop().await;
 }

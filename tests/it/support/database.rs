@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use steward::store::postgres::Server;
 use steward::store::{Store, migrate};
 use tokio::sync::OnceCell;
+use tokio_postgres::config::Host;
 use tokio_postgres::{Config, NoTls};
 
 static SERVER: OnceCell<Shared> = OnceCell::const_new();
@@ -28,6 +29,16 @@ pub async fn config() -> Config {
     let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
     admin(shared, &format!("create database {name} template template_steward strategy file_copy")).await;
     shared.server.config(&name)
+}
+
+/// The URL of a database that this binary's server has, as `STEWARD_DATABASE_URL` takes it.
+pub fn url(config: &Config) -> String {
+    let host = match config.get_hosts() {
+        [Host::Unix(folder)] => folder.to_string_lossy().replace('/', "%2F"),
+        hosts => panic!("not this binary's server: {hosts:?}"),
+    };
+    let user = config.get_user().unwrap_or("postgres");
+    format!("postgresql://{user}@{host}/{}", config.get_dbname().unwrap())
 }
 
 async fn admin(shared: &Shared, statement: &str) {

@@ -1,7 +1,10 @@
 //! What the tests share: databases, services, mail and model servers. No fixed port, no shared folder.
 
+pub mod bench;
 pub mod database;
+pub mod forge;
 pub mod model_server;
+pub mod process;
 pub mod rig;
 pub mod service;
 pub mod smtp;

@@ -2,30 +2,31 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use jiff::Timestamp;
 use serde_json::{Value, json};
 use steward::config::template;
-use steward::config::workspace::Definitions;
+use steward::config::workspace::{Definition, Definitions};
 use steward::connectors::email::Email;
 use steward::connectors::http::Http;
 use steward::connectors::records::Records;
 use steward::connectors::registry::Connectors;
 use steward::connectors::{Call, Connector};
 use steward::domain::action::{Action, Repeat};
+use steward::domain::admission::Flow;
 use steward::domain::duration::Span;
 use steward::domain::event::Verdict;
-use steward::domain::ids::{NodeId, ReviewId, RunId, StepId};
+use steward::domain::ids::{ReviewId, RunId, StepId};
 use steward::domain::label::Label;
 use steward::domain::plan::EffectResult;
 use steward::domain::policy::Policy;
 use steward::domain::retry::Retry;
 use steward::domain::workflow::{ActionStep, Stage, Step, StepKind, Version};
 use steward::models::Models;
-use steward::orchestrator::clock::LEASE_SECS;
-use steward::orchestrator::door::{Door, Request};
-use steward::orchestrator::engine::{Engine, Parts};
+use steward::orchestrator::door::{Door, OpenError, Request};
+use steward::orchestrator::engine::{Clock, Engine, Parts};
 use steward::orchestrator::journal::Journal;
+use steward::orchestrator::lease::{LEASE, Lease};
 use steward::store::Store;
 use steward::store::journal::Opened;
 
@@ -82,12 +83,69 @@ pub struct Rig {
     _folder: tempfile::TempDir,
 }
 
+/// What a rig is made of.
+pub struct Setup<'a> {
+    pub store: Store,
+    pub definitions: &'a Definitions,
+    /// The connectors; the real ones when empty.
+    pub extra: Vec<Arc<dyn Connector>>,
+    pub clock: Clock,
+    /// Whether every other node of this database is gone.
+    pub alone: bool,
+}
+
 impl Rig {
     pub async fn new(steps: Vec<Step>, extra: Vec<Arc<dyn Connector>>) -> Self {
         Self::over(database().await, steps, extra).await
     }
 
     pub async fn over(store: Store, steps: Vec<Step>, extra: Vec<Arc<dyn Connector>>) -> Self {
+        Self::with(store, vec![version("test", steps)], extra).await
+    }
+
+    /// Over several workflows.
+    pub async fn with(store: Store, versions: Vec<Version>, extra: Vec<Arc<dyn Connector>>) -> Self {
+        let lease = Lease::take(&store, LEASE, true).await.unwrap();
+        Self::holding(lease, store, versions, extra).await
+    }
+
+    /// With whatever definitions; unless it is `alone`, beside the other engines over the same database.
+    pub async fn defining(
+        store: Store,
+        extra: Vec<Arc<dyn Connector>>,
+        alone: bool,
+        change: impl FnOnce(&mut Definitions),
+    ) -> Self {
+        let (folder, path) = database::folder();
+        template::write(&path).unwrap();
+        let (mut definitions, _) =
+            Definitions::load(&path).map_err(|problems| problems.render(false)).unwrap();
+        definitions.policy = Policy::default(); // nothing but what is structure
+        definitions.workflows.clear();
+        change(&mut definitions);
+        let lease = Lease::take(&store, LEASE, alone).await.unwrap();
+        let clock = lease.clock();
+        let setup = Setup { store, definitions: &definitions, extra, clock, alone };
+        Self::led(lease, setup, folder).await
+    }
+
+    /// One of several engines over one database.
+    pub async fn beside(
+        store: &Store,
+        lease: Duration,
+        steps: Vec<Step>,
+        extra: Vec<Arc<dyn Connector>>,
+    ) -> Self {
+        let lease = Lease::take(store, lease, false).await.unwrap();
+        Self::holding(lease, store.clone(), vec![version("test", steps)], extra).await
+    }
+
+    async fn holding(
+        lease: Arc<Lease>,
+        store: Store,
+        versions: Vec<Version>,
+        extra: Vec<Arc<dyn Connector>>,
+    ) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let (folder, path) = database::folder();
         template::write(&path).unwrap();
@@ -95,17 +153,26 @@ impl Rig {
             Definitions::load(&path).map_err(|problems| problems.render(false)).unwrap();
         let mut definition = definitions.workflows.values().next().unwrap().clone();
         definition.triggers.clear();
-        definition.version = Version {
-            workflow: "test".into(),
-            title: "A test of {{ input.what }}".into(),
-            input: json!({"type": "object", "required": ["what"]}),
-            steps,
-            agents: BTreeMap::new(),
-        };
         definitions.policy = Policy::default(); // nothing but what is structure
-        definitions.workflows = BTreeMap::from([("test".into(), definition)]);
-        let node = NodeId(uuid::Uuid::new_v4());
-        store.register_node(node, LEASE_SECS, true).await.unwrap();
+        let defined = versions
+            .into_iter()
+            .map(|version| (version.workflow.clone(), Definition { version, ..definition.clone() }));
+        definitions.workflows = defined.collect();
+        let clock = lease.clock();
+        let setup = Setup { store, definitions: &definitions, extra, clock, alone: true };
+        Self::led(lease, setup, folder).await
+    }
+
+    /// A rig over definitions and a clock of the test's own.
+    pub async fn start(setup: Setup<'_>, folder: tempfile::TempDir) -> Self {
+        let lease = Lease::take(&setup.store, LEASE, setup.alone).await.unwrap();
+        Self::led(lease, setup, folder).await
+    }
+
+    async fn led(lease: Arc<Lease>, setup: Setup<'_>, folder: tempfile::TempDir) -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let Setup { store, definitions, extra, clock, alone: _ } = setup;
+        let path = folder.path();
         let models = Models::start(&definitions.models, json!({}), None).await.unwrap();
         let connectors: Vec<Arc<dyn Connector>> = match extra.is_empty() {
             true => vec![
@@ -116,29 +183,47 @@ impl Rig {
             false => extra,
         };
         let parts = Parts {
-            node,
-            journal: Journal::start(store.config(), node).await.unwrap(),
+            lease,
+            journal: Journal::start(store.config()).await.unwrap(),
             connectors: Connectors::of(connectors),
             embedder: Arc::new(models.encoder().clone()),
             models,
             store: store.clone(),
-            clock: Arc::new(Timestamp::now),
+            clock,
         };
-        let door = Door::start(Arc::new(Engine::new(parts, &definitions).await.unwrap())).await.unwrap();
+        let door = Door::start(Arc::new(Engine::new(parts, definitions).await.unwrap())).await.unwrap();
         Self { door, store, _folder: folder }
     }
 
     /// Lets policy alone decide.
     pub async fn live(self) -> Self {
-        let version = self.door.engine().current(&"test".into()).unwrap();
-        self.door.engine().set_stage(version.digest, Stage::Live).await.unwrap();
+        for workflow in self.door.engine().workflows() {
+            let version = self.door.engine().current(&workflow).unwrap();
+            self.door.engine().set_stage(version.digest, Stage::Live).await.unwrap();
+        }
         self
     }
 
+    /// Opens a run of any workflow for `{"what": what}`.
+    pub async fn open_for(&self, workflow: &str, what: &str) -> Result<Opened, OpenError> {
+        let request = Request {
+            workflow: workflow.into(),
+            input: json!({"what": what}),
+            label: Label::Owner,
+            trigger: "api",
+            key: None,
+        };
+        self.door.open(request).await
+    }
+
     pub async fn open(&self, key: Option<&str>) -> Opened {
+        self.open_about("everything", key).await
+    }
+
+    pub async fn open_about(&self, what: &str, key: Option<&str>) -> Opened {
         let request = Request {
             workflow: "test".into(),
-            input: json!({"what": "everything"}),
+            input: json!({"what": what}),
             label: Label::Owner,
             trigger: "api",
             key: key.map(str::to_owned),
@@ -180,6 +265,30 @@ impl Rig {
     }
 }
 
+/// Adds a workflow that nothing opens by itself.
+pub fn define(definitions: &mut Definitions, version: Version) {
+    let definition = Definition { triggers: Vec::new(), version: version.clone(), retention: None };
+    definitions.workflows.insert(version.workflow.clone(), definition);
+}
+
+/// A workflow over `{"what": …}` with flow control.
+pub fn flowing(workflow: &str, flow: Flow, steps: Vec<Step>) -> Version {
+    Version { flow, ..version(workflow, steps) }
+}
+
+pub fn version(workflow: &str, steps: Vec<Step>) -> Version {
+    Version {
+        workflow: workflow.into(),
+        title: "A test of {{ input.what }}".into(),
+        input: json!({"type": "object", "required": ["what"]}),
+        steps,
+        agents: BTreeMap::new(),
+        deadline: None,
+        output: None,
+        flow: Flow::default(),
+    }
+}
+
 pub fn step(id: &str, after: Option<&str>, action: &str, with: Value) -> Step {
     Step {
         id: id.into(),
@@ -189,6 +298,9 @@ pub fn step(id: &str, after: Option<&str>, action: &str, with: Value) -> Step {
         kind: StepKind::Action(ActionStep { action: action.into(), with, dedupe: None, review: None }),
         retry: Retry { attempts: 3, base: Span("50ms".parse::<Span>().unwrap().0), ..Retry::default() },
         timeout: Span::secs(10),
+        deadline: None,
+        each: None,
+        undo: None,
     }
 }
 
