@@ -16,7 +16,7 @@ pub use database::database;
 pub use service::{App, app, app_with};
 
 /// How long anything that should happen may take on a slow, busy machine. Never a measure of speed.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Asks until the answer is there.
 pub async fn eventually<T, F>(what: &str, mut ask: impl FnMut() -> F) -> T
