@@ -198,16 +198,7 @@ impl Lane {
                 }
                 Ok(())
             }
-            Fault::Pause { node, stopped, after } => {
-                self.all_serve_for(*after).await?;
-                let Some(paused) = &self.nodes[*node] else { bail!("node {node} is not there") };
-                // Its door stays open: people who knock there wait, give up, and knock elsewhere.
-                paused.signal(Signal::STOP);
-                tokio::time::sleep(*stopped).await;
-                paused.signal(Signal::CONT);
-                self.counts.pauses += 1;
-                Ok(())
-            }
+            Fault::Pause { node, stopped, after } => self.pause(*node, *stopped, *after).await,
             Fault::PauseAt { node, failpoint, stopped } => self.pause_at(*node, failpoint, *stopped).await,
             Fault::DiskFull { full, after } => {
                 self.all_serve_for(*after).await?;
@@ -235,15 +226,25 @@ impl Lane {
         let serving = self.spawn(node, Some(&format!("{failpoint}:stop")))?.serving().await?;
         let serving = serving.context("a node died before it served; see its log")?;
         self.village.open_door(&serving.url, &serving.token);
-        if serving.stands_still_within(PASSING).await {
+        let passed = serving.stands_still_within(PASSING).await;
+        self.nodes[node] = Some(serving);
+        if passed {
             self.counts.pauses_at_failpoints += 1;
         } else {
-            serving.signal(Signal::STOP); // nothing came by: here is as good
+            // One that is still armed would stand still later, and nobody would let it go on.
+            self.remove(node).await;
         }
+        self.pause(node, stopped, Duration::ZERO).await
+    }
+
+    /// Its door stays open: people who knock there wait, give up, and knock elsewhere.
+    async fn pause(&mut self, node: usize, stopped: Duration, after: Duration) -> Result<()> {
+        self.all_serve_for(after).await?;
+        let Some(paused) = &self.nodes[node] else { bail!("node {node} is not there") };
+        paused.signal(Signal::STOP);
         tokio::time::sleep(stopped).await;
-        serving.signal(Signal::CONT);
+        paused.signal(Signal::CONT);
         self.counts.pauses += 1;
-        self.nodes[node] = Some(serving);
         Ok(())
     }
 
