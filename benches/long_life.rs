@@ -385,6 +385,7 @@ fn ten_steps() -> Version {
         deadline: None,
         output: None,
         flow: Default::default(),
+        sample: None,
     }
 }
 

@@ -205,6 +205,7 @@ impl Service {
         let last_requests = LAST_REQUESTS.0.min(grace / LAST_REQUESTS.1);
         self.announcement.withdraw();
         self.door.retreat();
+        self.door.engine().live.stop();
         let _ = self.stop_listening.send(()); // gone only when the listener has ended already
         if tokio::time::timeout(last_requests, self.listening).await.is_err() {
             tracing::warn!("requests were still under way when the service stopped");

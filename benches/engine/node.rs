@@ -99,6 +99,7 @@ pub(crate) fn ten_steps() -> Version {
         deadline: None,
         output: None,
         flow: Default::default(),
+        sample: None,
     }
 }
 

@@ -3,6 +3,7 @@
 //! - [`state`]: what handlers share;
 //! - [`auth`]: who may come in, and the few doors without a key; [`guard`]: time, load and panics;
 //! - [`extract`]: bodies and queries; [`problem`]: every error, RFC 9457; [`page`]: cursors;
+//! - `watch`: a run as it happens;
 //! - `runs`, `reviews`, `schedules`, `memory`, `audit`, `hooks`, `health`: one file per resource;
 //! - [`view`]: a run as people look at it, the same for every screen.
 
@@ -23,6 +24,7 @@ mod runs;
 mod schedules;
 pub mod state;
 pub mod view;
+mod watch;
 
 pub use router::router;
 pub use state::ApiState;

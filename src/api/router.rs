@@ -6,6 +6,7 @@ use axum::routing::{get, post};
 
 use crate::api::{
     ApiState, audit, auth, control, events, guard, health, hooks, memory, problem, reviews, runs, schedules,
+    watch,
 };
 
 /// Everything that Steward serves. Every route asks for the token, but for those in [`auth::OPEN`].
@@ -18,6 +19,7 @@ pub fn router(state: ApiState) -> Router {
         .route("/api/v1/runs", get(runs::list).post(runs::open))
         .route("/api/v1/runs/{id}", get(runs::show))
         .route("/api/v1/runs/{id}/journal", get(runs::journal))
+        .route("/api/v1/runs/{id}/events", get(watch::run))
         .route("/api/v1/runs/bulk", post(control::bulk))
         .route("/api/v1/runs/{id}/cancel", post(control::cancel))
         .route("/api/v1/runs/{id}/pause", post(control::pause))

@@ -16,6 +16,9 @@ const IN_FLIGHT: usize = 256;
 /// Emails taken at once: each is up to 25 MiB, held twice while it is read.
 const EMAILS: usize = 4;
 
+/// Watchers served at once: each holds a connection and asks the database once a second.
+const WATCHERS: usize = 64;
+
 /// What handlers share; cheap to clone.
 #[derive(Clone)]
 pub struct ApiState {
@@ -29,6 +32,7 @@ pub struct ApiState {
     pub email_secret: Option<Arc<Secret>>,
     pub(super) in_flight: Arc<Semaphore>,
     pub(super) emails: Arc<Semaphore>,
+    pub(super) watchers: Arc<Semaphore>,
 }
 
 impl ApiState {
@@ -47,6 +51,7 @@ impl ApiState {
             email_secret: email_secret.map(Arc::new),
             in_flight: Arc::new(Semaphore::new(IN_FLIGHT)),
             emails: Arc::new(Semaphore::new(EMAILS)),
+            watchers: Arc::new(Semaphore::new(WATCHERS)),
         }
     }
 

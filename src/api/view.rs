@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::domain::digest::Digest;
-use crate::domain::event::{Event, ModelCall};
+use crate::domain::event::{Event, ModelCall, ToolCall};
 use crate::domain::ids::{ReviewId, RunId, StepId, WorkflowName};
 use crate::domain::label::Label;
 use crate::domain::run::{Run, StepRecord};
@@ -91,6 +91,9 @@ pub struct StepView {
     pub cost_micros: i64,
     /// The models that were tried, in order.
     pub calls: Vec<ModelCall>,
+    /// What its agent looked up, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lookups: Vec<ToolCall>,
     /// Why it stands where it stands: skipped, declined, failed, to be tried again, in doubt.
     pub why: Option<String>,
     /// The last decision on it: how, and by whom.
@@ -178,6 +181,7 @@ struct Told {
     started_at: Option<Timestamp>,
     ended_at: Option<Timestamp>,
     calls: Vec<ModelCall>,
+    lookups: Vec<ToolCall>,
     decided: Option<String>,
 }
 
@@ -277,6 +281,7 @@ fn tell(events: &[(Event, Timestamp)]) -> BTreeMap<StepId, Told> {
         told.started_at.get_or_insert(*at);
         match event {
             Event::ModelCalled { call, .. } => told.calls.push(call.clone()),
+            Event::ToolCalled { call, .. } => told.lookups.push(call.clone()),
             Event::ReviewDecided { verdict, by, .. } => {
                 told.decided = Some(format!("{} by {by}", verdict.status()));
             }
@@ -291,7 +296,7 @@ fn tell(events: &[(Event, Timestamp)]) -> BTreeMap<StepId, Told> {
 }
 
 fn step_view(step: &Step, record: &StepRecord, told: Option<&Told>) -> StepView {
-    let Told { started_at, ended_at, calls, decided } = told.cloned().unwrap_or_default();
+    let Told { started_at, ended_at, calls, lookups, decided } = told.cloned().unwrap_or_default();
     let (output, confidence) = match &record.status {
         StepStatus::Succeeded { output, confidence, .. } => (Some(output.clone()), *confidence),
         _ => (None, None),
@@ -307,6 +312,7 @@ fn step_view(step: &Step, record: &StepRecord, told: Option<&Told>) -> StepView 
         ended_at,
         cost_micros: record.cost_micros,
         calls,
+        lookups,
         why: why(&record.status),
         decided,
         output,

@@ -281,6 +281,10 @@ pub fn entry(entry: &Value) -> Option<String> {
             let took = span(call["millis"].as_i64().unwrap_or_default().into());
             format!("  {step}: {} {} ({took})", named("model"), named("outcome"))
         }
+        "tool.called" => {
+            let named = |name: &str| plain(data["call"][name].as_str().unwrap_or_default());
+            format!("  {step}: {} {}", named("tool"), named("outcome"))
+        }
         "attempt.failed" => format!("↻ {step}: {error}"),
         "step.succeeded" => format!("✓ {step}"),
         "step.skipped" => format!("– {step}: {}", text("reason")),

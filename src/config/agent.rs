@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::config::problem::Problem;
+use crate::domain::workflow::TURNS;
 
 /// The front matter.
 #[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
@@ -31,6 +32,36 @@ pub struct RawAgent {
     #[serde(default = "a_page")]
     #[schemars(range(min = 1, max = 100_000))]
     pub max_tokens: u32,
+    /// What it may look things up with: `memory.search`, `records.get`, `records.list`, `thread.get`,
+    /// `http.get` (hosts of `http.allow` in `config/connectors.yaml`), `calc`, `date`. All of them only read.
+    #[serde(default)]
+    pub tools: Vec<String>,
+    /// The most turns of one conversation with a model; in the last one it must answer. Only an agent with
+    /// tools has more than one.
+    #[serde(default = "usual_turns")]
+    #[schemars(range(min = 1, max = 50))]
+    pub max_turns: u32,
+    /// The most tokens, read and written, that all models together may use in one attempt of a step; no
+    /// turn begins once they are used up. Any number when absent.
+    #[serde(default)]
+    #[schemars(range(min = 100, max = 10_000_000))]
+    pub token_limit: Option<u64>,
+    /// The tier in `config/models.yaml` that goes over the draft: a larger model mends what a smaller one
+    /// wrote. Where its chain comes to `canned` the draft stands.
+    #[serde(default)]
+    pub finalize: Option<String>,
+    /// How many independent answers are compared; the one that most agree on counts, and the share of those
+    /// that do is how sure it is, unless the answer itself is less sure.
+    #[serde(default)]
+    #[schemars(range(min = 2, max = 9))]
+    pub votes: Option<u32>,
+    /// The field of the output that `votes` are compared by; all of them but `confidence` when absent.
+    #[serde(default)]
+    pub votes_by: Option<String>,
+}
+
+fn usual_turns() -> u32 {
+    TURNS
 }
 
 /// One class, with texts that belong to it.

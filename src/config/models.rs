@@ -51,6 +51,12 @@ pub struct Provider {
     /// Whether it understands `response_format: json_schema`; otherwise the schema goes into the prompt.
     #[serde(default = "yes")]
     pub json_schema: bool,
+    /// Whether its models can use tools; otherwise they are passed over for agents that have some.
+    #[serde(default = "yes")]
+    pub tools: bool,
+    /// Whether answers can be streamed, for those who watch a run; otherwise they come whole.
+    #[serde(default = "yes")]
+    pub streaming: bool,
 }
 
 /// One model of a provider.

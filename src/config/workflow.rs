@@ -46,6 +46,11 @@ pub struct RawWorkflow {
     #[serde(default)]
     #[schemars(with = "Option<String>", extend("format" = "span"))]
     pub deadline: Option<Span>,
+    /// The share, such as `0.05`, of the effects of paid models that you are shown although policy allows
+    /// them: effects that leave the house and are made from what a model wrote that cost something.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 1))]
+    pub sample: Option<f64>,
     /// What a run gives to the workflow that opened it: templates over `input`, `steps` and `workspace`.
     #[serde(default)]
     pub output: Option<Value>,

@@ -10,6 +10,7 @@ pub use crate::domain::failure::{ErrorKind, StepError};
 use crate::domain::ids::{EffectId, HappeningId, ReviewId, RunId, StepId, WorkflowName};
 use crate::domain::label::Label;
 use crate::domain::policy::Decision;
+pub use crate::domain::tool::ToolCall;
 
 /// One thing that happened in a run. `kind` is the journal's column, `data` the rest.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -25,6 +26,9 @@ pub enum Event {
     /// One try of one model, good or bad.
     #[serde(rename = "model.called")]
     ModelCalled { step: StepId, attempt: u32, call: ModelCall },
+    /// An agent looked something up.
+    #[serde(rename = "tool.called")]
+    ToolCalled { step: StepId, attempt: u32, call: ToolCall },
     /// An attempt failed and another one follows.
     #[serde(rename = "attempt.failed")]
     AttemptFailed { step: StepId, attempt: u32, error: StepError, retry_at: jiff::Timestamp },
@@ -172,6 +176,7 @@ impl Event {
             Self::ReviewOpened(question) => Some(&question.step),
             Self::StepStarted { step, .. }
             | Self::ModelCalled { step, .. }
+            | Self::ToolCalled { step, .. }
             | Self::AttemptFailed { step, .. }
             | Self::StepSucceeded { step, .. }
             | Self::StepSkipped { step, .. }
@@ -398,7 +403,7 @@ impl Verdict {
 }
 
 /// One try of one model.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct ModelCall {
     /// The model as named in `config/models.yaml`.
     pub model: String,
@@ -418,6 +423,16 @@ pub struct ModelCall {
     pub cost_micros: i64,
     /// How long it took.
     pub millis: u64,
+    /// Which turn of a conversation with tools it was, from 1 on; 0 when the agent has none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub turn: u32,
+    /// What it was for, when it was not simply for the output: `vote 2`, `finalize`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<String>,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// How a run ended.

@@ -7,6 +7,7 @@
 //! - [`event`]: the journal's events, the only way a run changes; [`failure`]: why a step failed;
 //! - [`workflow`]: what the owner wrote, resolved and immutable; [`template`] fills it with values;
 //! - [`action`], [`policy`], [`label`]: what a step proposes, whether it may, and where its values came from;
+//! - [`tool`]: what agents may look things up with; [`sampling`]: what is shown to the owner for good;
 //! - [`admission`]: who begins next when not everybody can;
 //! - [`schedule`], [`gather`]: when runs open by themselves, and what triggers wait for before they open one;
 //! - [`ids`], [`digest`], [`money`], [`duration`], [`retry`], [`breaker`], [`retention`]: small, shared, exact.
@@ -27,7 +28,9 @@ pub mod policy;
 pub mod retention;
 pub mod retry;
 pub mod run;
+pub mod sampling;
 pub mod schedule;
 pub mod step;
 pub mod template;
+pub mod tool;
 pub mod workflow;

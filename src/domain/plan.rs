@@ -5,7 +5,7 @@
 //! - [`advance`] applies each [`Stimulus`], then settles: begins, resumes, skips, finishes steps
 //!   until nothing more can happen without waiting;
 //! - [`learn`] says what each stimulus means; [`settle`] what follows from it;
-//! - [`begin`] starts steps and proposes actions; [`decide`] acts on the owner's verdicts;
+//! - [`begin`] starts steps and proposes actions, [`sample`] shows the owner a share of them; [`decide`] acts on the owner's verdicts;
 //! - [`lists`] works through lists, [`waits`] waits for events, moments and other runs;
 //! - [`ending`] brings a run to its end and undoes what it did; [`again`] lets an ended run go on.
 
@@ -15,6 +15,7 @@ pub mod decide;
 mod ending;
 mod learn;
 mod lists;
+mod sample;
 mod settle;
 #[cfg(test)]
 mod tests;
@@ -27,7 +28,7 @@ use serde_json::Value;
 
 use crate::domain::action::{Action, Repeat};
 use crate::domain::digest::Digest;
-use crate::domain::event::{Event, ModelCall, Outcome, Proposal, StepError, Topic, Verdict};
+use crate::domain::event::{Event, ModelCall, Outcome, Proposal, StepError, ToolCall, Topic, Verdict};
 use crate::domain::ids::{EffectId, HappeningId, ReviewId, RunId, StepId, WorkflowName};
 use crate::domain::label::Label;
 use crate::domain::policy::Policy;
@@ -89,6 +90,8 @@ pub enum Stimulus {
     Instant(StepId),
     /// A model was tried, and another one will be.
     Tried(StepId, ModelCall),
+    /// An agent has looked something up.
+    LookedUp(StepId, ToolCall),
     /// An agent is done.
     Answered(StepId, Option<ModelCall>, Answer),
     /// A read action is done.

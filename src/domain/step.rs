@@ -170,7 +170,7 @@ impl StepStatus {
             (Self::Running, E::StepSkipped { reason, .. }) => Self::Skipped { reason: reason.clone() },
             (Self::Running, E::ChildOpened { run, .. }) => Self::Child { run: *run },
             (status @ Self::Succeeded { .. }, E::EffectCompensated { .. }) => status,
-            (Self::Running, E::ModelCalled { .. }) => Self::Running,
+            (Self::Running, E::ModelCalled { .. } | E::ToolCalled { .. }) => Self::Running,
             (Self::Running, E::AttemptFailed { error, retry_at, .. }) => {
                 Self::Backoff { until: *retry_at, error: error.clone(), approved: None }
             }
@@ -248,6 +248,7 @@ impl StepStatus {
                 E::RunOpened(_)
                 | E::StepStarted { .. }
                 | E::ModelCalled { .. }
+                | E::ToolCalled { .. }
                 | E::AttemptFailed { .. }
                 | E::StepSucceeded { .. }
                 | E::StepSkipped { .. }

@@ -12,6 +12,7 @@ use crate::domain::digest::Digest;
 use crate::domain::duration::Span;
 use crate::domain::ids::{AgentName, StepId, WorkflowName};
 use crate::domain::retry::Retry;
+use crate::domain::tool::Tool;
 
 /// One immutable definition of a workflow, identified by its digest.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -35,6 +36,9 @@ pub struct Version {
     /// How many of its runs may be under way, and who goes first when there is not room for all.
     #[serde(default, skip_serializing_if = "Flow::is_default")]
     pub flow: Flow,
+    /// The share, 0 to 1, of allowed effects of paid models that the owner is shown all the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sample: Option<f64>,
 }
 
 impl Version {
@@ -305,6 +309,43 @@ pub struct Agent {
     pub canned: Option<Canned>,
     /// The most tokens a model may answer with.
     pub max_tokens: u32,
+    /// What it may look things up with.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tools: Vec<Tool>,
+    /// The most turns of one conversation with a model; in the last one it must answer.
+    #[serde(default = "usual_turns", skip_serializing_if = "is_usual_turns")]
+    pub max_turns: u32,
+    /// The most tokens, read and written, that all models together may use in one attempt of a step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_limit: Option<u64>,
+    /// The tier that goes over the draft.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finalize: Option<String>,
+    /// How many independent answers are compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub votes: Option<Votes>,
+}
+
+/// Turns of a conversation unless the agent says otherwise: enough to search, read and read on.
+pub const TURNS: u32 = 6;
+
+fn usual_turns() -> u32 {
+    TURNS
+}
+
+fn is_usual_turns(turns: &u32) -> bool {
+    *turns == TURNS
+}
+
+/// Answers that are compared: how far they agree is how sure the agent is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Votes {
+    /// How many, at least 2.
+    pub of: u32,
+    /// The field of the output that they are compared by; the whole output, but for what it says of its
+    /// own confidence, when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
 }
 
 /// One class the encoder may choose, with texts that belong to it.

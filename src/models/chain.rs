@@ -1,102 +1,114 @@
-//! The way along an agent's tier: each model in turn until one gives an output that is valid under
-//! the agent's schema. Built-in models are asked here, the others in [`crate::models::ask`].
+//! The way along an agent's tiers: each model in turn until one gives an output that is valid under
+//! the agent's schema, and once more along the tier that goes over the draft, if the agent has one.
+//! Built-in models are asked here, the others in [`crate::models::ask`].
 
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
+use tokio::sync::OnceCell;
 
 use crate::domain::event::{ErrorKind, ModelCall, StepError};
 use crate::domain::label::Label;
 use crate::domain::plan::Answer;
 use crate::domain::workflow::Agent;
-use crate::models::Inner;
 use crate::models::canned::{self, Context};
 use crate::models::classify::Verdict;
 use crate::models::encoder::EncoderError;
 use crate::models::error::{Kind, ModelError};
 use crate::models::schema::{OutputError, without_nul};
+use crate::models::witness::Tale;
+use crate::models::{Asked, Inner};
 
-/// One agent on its way along its chain.
+/// One agent on its way along its tiers.
 pub(crate) struct Walk<'a> {
     pub(crate) models: &'a Inner,
+    pub(crate) asked: Asked<'a>,
     pub(crate) agent: &'a Agent,
-    pub(crate) with: &'a Value,
-    label: Label,
     /// When the step's time is up: no provider is waited for after that, the rest of the chain still counts.
     deadline: Instant,
-    tried: &'a (dyn Fn(ModelCall) + Send + Sync),
-    /// The latest try; told once another one begins, returned when none does.
-    latest: Option<ModelCall>,
-    failures: Vec<(&'a str, ModelError)>,
+    pub(crate) tale: Tale<'a>,
     /// What the encoder said, once it was asked.
-    verdict: Option<Verdict>,
+    verdict: OnceCell<Option<Verdict>>,
+}
+
+/// An output, valid under the agent's schema.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Given {
+    pub(crate) output: Value,
+    pub(crate) label: Label,
+    pub(crate) confidence: Option<f64>,
 }
 
 impl<'a> Walk<'a> {
-    pub(crate) fn new(
-        models: &'a Inner,
-        agent: &'a Agent,
-        with: &'a Value,
-        label: Label,
-        limit: Duration,
-        tried: &'a (dyn Fn(ModelCall) + Send + Sync),
-    ) -> Self {
-        let deadline = Instant::now() + limit;
-        Self {
-            models,
-            agent,
-            with,
-            label,
-            deadline,
-            tried,
-            latest: None,
-            failures: Vec::new(),
-            verdict: None,
-        }
+    pub(crate) fn new(models: &'a Inner, asked: Asked<'a>) -> Self {
+        let (agent, witness) = (asked.agent, asked.witness);
+        let deadline = Instant::now() + asked.limit;
+        Self { models, asked, agent, deadline, tale: Tale::new(witness), verdict: OnceCell::new() }
     }
 
     /// Walks from the first model to the last.
-    pub(crate) async fn run(mut self) -> (Option<ModelCall>, Answer) {
-        let models = self.models;
-        let Some(chain) = models.tiers.get(&self.agent.tier) else {
-            let message = format!("There is no tier `{}` in config/models.yaml.", self.agent.tier);
-            return (None, Answer::Failed(StepError::new(ErrorKind::Invalid, message)));
+    pub(crate) async fn run(self) -> (Option<ModelCall>, Answer) {
+        let found = match (self.along(&self.agent.tier, None).await, &self.agent.finalize) {
+            (Ok(draft), Some(tier)) => self.along(tier, Some(&draft)).await,
+            (found, _) => found,
         };
-        for model in chain {
-            let answer = match model.as_str() {
-                "owner" => return (self.latest.take(), Answer::Owner { reasons: self.reasons() }),
-                "encoder" => self.ask_encoder().await,
-                "canned" => self.ask_canned().await,
-                name => self.ask_in_time(name).await,
-            };
-            match answer {
-                Ok(answer) => return (self.latest, answer),
-                Err(error) => self.failures.push((model, error)),
-            }
-        }
-        (self.latest.take(), Answer::Failed(self.failure()))
+        let answer = match found {
+            Ok(Given { output, label, confidence }) => Answer::Output { output, label, confidence },
+            Err(answer) => answer,
+        };
+        (self.tale.last(), answer)
     }
 
-    async fn ask_in_time(&mut self, name: &str) -> Result<Answer, ModelError> {
-        let left = self.deadline.saturating_duration_since(Instant::now());
+    /// One tier, for an output or, given a draft, for a better one. What needs no model has nothing to add
+    /// to a draft: the encoder is passed over, and where the chain comes to `canned` the draft stands.
+    async fn along(&self, tier: &'a str, draft: Option<&Given>) -> Result<Given, Answer> {
+        let Some(chain) = self.models.tiers.get(tier) else {
+            let message = format!("There is no tier `{tier}` in config/models.yaml.");
+            return Err(Answer::Failed(StepError::new(ErrorKind::Invalid, message)));
+        };
+        let mut failures = Failures { tier, of: Vec::new() };
+        for model in chain {
+            let answer = match (model.as_str(), draft) {
+                ("owner", _) => return Err(Answer::Owner { reasons: failures.reasons() }),
+                ("encoder", Some(_)) => continue,
+                ("canned", Some(draft)) => return Ok(draft.clone()),
+                ("encoder", None) => self.ask_encoder().await,
+                ("canned", None) => self.ask_canned().await,
+                (name, draft) => self.ask_in_time(name, draft).await,
+            };
+            match answer {
+                Ok(given) => return Ok(given),
+                Err(error) => failures.of.push((model, error)),
+            }
+        }
+        Err(Answer::Failed(failures.failure()))
+    }
+
+    async fn ask_in_time(&self, name: &str, draft: Option<&Given>) -> Result<Given, ModelError> {
+        let left = self.left();
         if !left.is_zero()
-            && let Ok(answer) = tokio::time::timeout(left, self.ask_remote(name)).await
+            && let Ok(answer) = tokio::time::timeout(left, self.ask_remote(name, draft)).await
         {
             return answer;
         }
         Err(self.too_late(name))
     }
 
-    async fn ask_encoder(&mut self) -> Result<Answer, ModelError> {
-        self.next_try();
+    /// What is left of the step's time.
+    pub(crate) fn left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    async fn ask_encoder(&self) -> Result<Given, ModelError> {
+        self.tale.goes_on();
         let started = Instant::now();
         let result = self.encoded().await;
         self.tell_local("encoder", started.elapsed(), &result);
         let (output, confidence) = result?;
-        Ok(Answer::Output { output, label: self.label, confidence: Some(confidence) })
+        Ok(Given { output, label: self.asked.label, confidence: Some(confidence) })
     }
 
-    async fn encoded(&mut self) -> Result<(Value, f64), ModelError> {
+    async fn encoded(&self) -> Result<(Value, f64), ModelError> {
         let verdict = self.verdict().await?.ok_or_else(|| {
             ModelError::new(Kind::Inapplicable, "the agent has no classes for it to choose from")
         })?;
@@ -106,17 +118,17 @@ impl<'a> Walk<'a> {
         Ok((output, verdict.confidence))
     }
 
-    async fn ask_canned(&mut self) -> Result<Answer, ModelError> {
-        self.next_try();
+    async fn ask_canned(&self) -> Result<Given, ModelError> {
+        self.tale.goes_on();
         let started = Instant::now();
         let result = self.canned().await;
         self.tell_local("canned", started.elapsed(), &result);
         let (output, declared) = result?;
         let confidence = own_confidence(&output).unwrap_or(declared);
-        Ok(Answer::Output { output, label: self.label, confidence: Some(confidence) })
+        Ok(Given { output, label: self.asked.label, confidence: Some(confidence) })
     }
 
-    async fn canned(&mut self) -> Result<(Value, f64), ModelError> {
+    async fn canned(&self) -> Result<(Value, f64), ModelError> {
         let Some(canned) = &self.agent.canned else {
             return Err(ModelError::new(Kind::Inapplicable, "the agent has no canned output"));
         };
@@ -124,19 +136,22 @@ impl<'a> Walk<'a> {
         let class = verdict.map_or(Value::Null, |verdict| {
             json!({"class": verdict.class, "confidence": verdict.confidence, "scores": verdict.scores})
         });
-        let context = Context { with: self.with, class, workspace: &self.models.workspace };
+        let context = Context { with: self.asked.with, class, workspace: &self.models.workspace };
         let (output, confidence) = canned::evaluate(canned, &context)?;
         Ok((self.checked(output)?, confidence))
     }
 
     /// The encoder's verdict on the input, asked for once; `None` for an agent without classes.
-    async fn verdict(&mut self) -> Result<Option<Verdict>, ModelError> {
-        if self.verdict.is_none() && !self.agent.classes.is_empty() {
-            let asked = self.models.classifier.classify(&self.agent.classes, self.with).await;
-            self.verdict =
-                asked.map_err(|error: EncoderError| ModelError::new(Kind::Unavailable, error.to_string()))?;
-        }
-        Ok(self.verdict.clone())
+    async fn verdict(&self) -> Result<Option<&Verdict>, ModelError> {
+        let ask = || async {
+            match self.agent.classes.is_empty() {
+                true => Ok(None),
+                false => self.models.classifier.classify(&self.agent.classes, self.asked.with).await,
+            }
+        };
+        let verdict = self.verdict.get_or_try_init(ask).await;
+        let failed = |error: EncoderError| ModelError::new(Kind::Unavailable, error.to_string());
+        Ok(verdict.map_err(failed)?.as_ref())
     }
 
     /// An output fit to be kept: without U+0000 and valid under the agent's schema.
@@ -151,57 +166,42 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// An answer of a language model: never more trusted than that.
-    pub(crate) fn model_output(&self, output: Value) -> Answer {
-        let confidence = own_confidence(&output);
-        Answer::Output { output, label: self.label.join(Label::Model), confidence }
-    }
-
-    /// Another try begins: the one before was not the last.
-    pub(crate) fn next_try(&mut self) {
-        if let Some(call) = self.latest.take() {
-            (self.tried)(call);
-        }
-    }
-
-    /// A try has ended.
-    pub(crate) fn ended(&mut self, call: ModelCall) {
-        self.next_try();
-        self.latest = Some(call);
-    }
-
-    fn tell_local<T>(&mut self, model: &str, took: Duration, result: &Result<T, ModelError>) {
-        let outcome = outcome(result);
-        self.ended(ModelCall {
+    fn tell_local<T>(&self, model: &str, took: Duration, result: &Result<T, ModelError>) {
+        self.tale.called(ModelCall {
             model: model.to_owned(),
-            outcome,
-            answered_by: None,
-            input_tokens: 0,
-            output_tokens: 0,
-            cost_micros: 0,
+            outcome: outcome(result),
             millis: millis(took),
+            ..ModelCall::default()
         });
     }
+}
 
+/// Who gave no answer along a tier, and why.
+struct Failures<'a> {
+    tier: &'a str,
+    of: Vec<(&'a str, ModelError)>,
+}
+
+impl Failures<'_> {
     /// Why nobody answered, one sentence each, for the owner who is asked instead.
     fn reasons(&self) -> Vec<String> {
-        if self.failures.is_empty() {
-            return vec![format!("The tier `{}` asks you first.", self.agent.tier)];
+        if self.of.is_empty() {
+            return vec![format!("The tier `{}` asks you first.", self.tier)];
         }
         let sentence = |(model, error): &(&str, ModelError)| {
             format!("`{model}` gave no answer: {}.", error.message.trim_end_matches('.'))
         };
-        self.failures.iter().map(sentence).collect()
+        self.of.iter().map(sentence).collect()
     }
 
     /// The error of a chain that ended without an answer: the last one that another attempt may
     /// mend, or else the last.
     fn failure(&self) -> StepError {
-        let worth = self.failures.iter().rev().find(|(_, error)| error.kind.of_step().retryable());
-        match worth.or(self.failures.last()) {
+        let worth = self.of.iter().rev().find(|(_, error)| error.kind.of_step().retryable());
+        match worth.or(self.of.last()) {
             Some((_, error)) => error.clone().into_step_error(self.reasons().join(" ")),
             None => {
-                let message = format!("The tier `{}` has no models.", self.agent.tier);
+                let message = format!("The tier `{}` has no models.", self.tier);
                 StepError::new(ErrorKind::Invalid, message)
             }
         }
@@ -230,6 +230,14 @@ fn as_far_as_taken(full: Value, schema: &Value) -> Value {
 }
 
 /// The confidence that an output itself declares.
-fn own_confidence(output: &Value) -> Option<f64> {
+pub(crate) fn own_confidence(output: &Value) -> Option<f64> {
     output.get("confidence")?.as_f64().filter(|confidence| (0.0..=1.0).contains(confidence))
+}
+
+/// The lower of two confidences; what is not known changes nothing.
+pub(crate) fn lower(one: Option<f64>, other: Option<f64>) -> Option<f64> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (known, None) | (None, known) => known,
+    }
 }

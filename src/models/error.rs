@@ -41,6 +41,8 @@ pub enum Kind {
     Paused,
     /// The provider's queue is full or did not move in time.
     Busy,
+    /// What the agent may use for one step is used up.
+    Spent,
     /// There is nothing to try: no key, no classes, a condition that does not hold.
     Inapplicable,
 }
@@ -68,6 +70,7 @@ impl Kind {
             | Self::Refused
             | Self::Paused
             | Self::Busy
+            | Self::Spent
             | Self::Inapplicable => false,
         }
     }
@@ -83,6 +86,7 @@ impl Kind {
             | Self::Empty
             | Self::Paused
             | Self::Busy
+            | Self::Spent
             | Self::Inapplicable => Harm::None,
         }
     }
@@ -95,6 +99,7 @@ impl Kind {
             Self::Timeout => ErrorKind::Timeout,
             Self::Unavailable | Self::Empty | Self::Paused | Self::Busy => ErrorKind::Unavailable,
             Self::Invalid => ErrorKind::Invalid,
+            Self::Spent => ErrorKind::Budget,
             Self::Permanent | Self::Rejected | Self::Refused | Self::Inapplicable => ErrorKind::Refused,
         }
     }

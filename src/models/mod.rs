@@ -3,9 +3,12 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `chain` | an agent's way along its tier, from the first model to the owner |
-//! | `ask` | one provider's model: the question, retries, the repair turn |
+//! | `converse` | what is said with one model: the question, turns with tools, the repair turn, votes |
+//! | `tools` | what models look up, and what they are told |
+//! | `ask` | one call of a provider's model: retries, what is told of it |
+//! | `witness` | who is told how an answer comes about, and who hears it being written |
 //! | `gateway` | the actor per provider: queue, rate limit, breaker |
-//! | `openai`, `wire` | one HTTP call in the OpenAI format |
+//! | `openai`, `wire`, `stream` | one HTTP call in the OpenAI format, whole or in pieces |
 //! | `encoder`, `classify` | the built-in encoder: vectors and zero-shot classes |
 //! | `canned` | the agent's own output, written by the owner |
 //! | `schema` | the object inside an answer, valid under its schema |
@@ -15,15 +18,19 @@ mod ask;
 mod canned;
 mod chain;
 mod classify;
+mod converse;
 pub mod encoder;
 pub mod error;
 mod gateway;
 mod memo;
 mod openai;
 pub mod schema;
+mod stream;
 #[cfg(test)]
 mod tests;
+pub mod tools;
 mod wire;
+pub mod witness;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -40,6 +47,8 @@ use self::classify::Classifier;
 use self::gateway::Gateway;
 use self::openai::Endpoint;
 use self::schema::Schemas;
+use self::tools::Tools;
+use self::witness::Witness;
 use crate::config;
 use crate::config::models::{Price, Provider};
 use crate::domain::event::ModelCall;
@@ -71,6 +80,23 @@ pub enum ModelsError {
     },
 }
 
+/// What an agent is asked, and what it may use.
+#[derive(Clone, Copy)]
+pub struct Asked<'a> {
+    /// Who is asked.
+    pub agent: &'a Agent,
+    /// What it is given.
+    pub with: &'a Value,
+    /// Where that came from.
+    pub label: Label,
+    /// How long providers may be waited for.
+    pub limit: Duration,
+    /// What its tools look into.
+    pub tools: &'a dyn Tools,
+    /// Who is told.
+    pub witness: &'a dyn Witness,
+}
+
 /// Everything that can answer a prompt. Clones share it.
 #[derive(Clone)]
 pub struct Models(Arc<Inner>);
@@ -90,6 +116,10 @@ struct Remote {
     /// Its name at the provider.
     id: String,
     price: Option<Price>,
+    /// Whether it can use tools.
+    tools: bool,
+    /// Whether it can be heard while it writes.
+    streaming: bool,
     /// The way to it, or why there is none.
     gateway: Result<Gateway, String>,
 }
@@ -112,9 +142,14 @@ impl Models {
         for (name, provider) in &config.providers {
             served.insert(name, gateway(name, provider, supervisor.clone()).await?);
         }
+        let can = |model: &config::models::Model, what: fn(&Provider) -> bool| {
+            config.providers.get(&model.provider).is_some_and(what)
+        };
         let remote = |model: &config::models::Model| Remote {
             id: model.id.clone(),
             price: model.price.clone(),
+            tools: can(model, |provider| provider.tools),
+            streaming: can(model, |provider| provider.streaming),
             gateway: match served.get(&model.provider) {
                 Some(gateway) => gateway.clone(),
                 None => Err(format!("there is no provider `{}` in config/models.yaml", model.provider)),
@@ -137,20 +172,13 @@ impl Models {
         &self.0.encoder
     }
 
-    /// Asks an agent: walks its tier from the first model to the last. Every try but the last is
-    /// told through `tried` as soon as the next begins; the last comes back with the answer.
-    /// A model that was passed over counts as a try, its outcome says why. `label` is where
-    /// `with` came from. No provider is waited for beyond `limit`; what needs none comes after it all
-    /// the same. Dropping the future ends whatever is under way.
-    pub async fn answer(
-        &self,
-        agent: &Agent,
-        with: &Value,
-        label: Label,
-        limit: Duration,
-        tried: &(dyn Fn(ModelCall) + Send + Sync),
-    ) -> (Option<ModelCall>, Answer) {
-        Walk::new(&self.0, agent, with, label, limit, tried).run().await
+    /// Asks an agent: walks its tier from the first model to the last, then, with the draft, the tier that
+    /// goes over it. Every call but the last is told to the witness as soon as something follows it; the last
+    /// comes back with the answer. A model that was passed over counts as a call, its outcome says why. No
+    /// provider is waited for beyond the limit; what needs none comes after it all the same. Dropping the
+    /// future ends whatever is under way.
+    pub async fn answer(&self, asked: Asked<'_>) -> (Option<ModelCall>, Answer) {
+        Walk::new(&self.0, asked).run().await
     }
 
     /// Stops the gateways; calls under way end as unavailable.

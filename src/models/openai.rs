@@ -14,16 +14,18 @@ use async_openai::config::OpenAIConfig;
 use async_openai::error::OpenAIError;
 use async_openai::middleware::HttpRequestFactory;
 use jiff::Timestamp;
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 
 use crate::config::models::Provider;
 use crate::config::secret::Secret;
 use crate::models::error::{Kind, ModelError, clipped};
+use crate::models::stream::assemble;
 use crate::models::wire::{Dialect, Reply, Request, from_body};
+use crate::models::witness::Hear;
 use crate::time::wall;
 
 /// The longest answer read, bytes: some hundred times the longest useful one.
-const MAX_BODY: usize = 2 * 1024 * 1024;
+pub(super) const MAX_BODY: usize = 2 * 1024 * 1024;
 
 /// How long a connection may take to open: a provider that is up answers within a second, and the
 /// call's own time-out is better spent on the answer.
@@ -47,6 +49,7 @@ pub enum EndpointError {
 #[derive(Clone)]
 pub(crate) struct Endpoint {
     client: Client<OpenAIConfig>,
+    transport: Transport,
     dialect: Dialect,
 }
 
@@ -72,15 +75,24 @@ impl Endpoint {
             .with_api_key("")
             .with_org_id("")
             .with_project_id("");
-        let transport = Transport { http: http.clone(), authorization, key };
+        let transport = Transport { http: http.clone(), authorization, key, hear: None };
         let dialect =
             Dialect { json_schema: provider.json_schema, completion_tokens: host == "api.openai.com" };
-        Ok(Self { client: Client::build(http, config).with_http_service(transport), dialect })
+        let client = Client::build(http, config).with_http_service(transport.clone());
+        Ok(Self { client, transport, dialect })
     }
 
     /// Asks once: one HTTP request, whatever comes of it. The caller sets the time-out.
     pub(crate) async fn chat(&self, request: &Request) -> Result<Reply, ModelError> {
-        self.client.chat().create_byot(request.body(self.dialect)).await.map_err(ours)
+        let body = request.body(self.dialect);
+        let answer = match &request.hear {
+            None => self.client.chat().create_byot(body).await,
+            Some(hear) => {
+                let transport = Transport { hear: Some(hear.clone()), ..self.transport.clone() };
+                self.client.clone().with_http_service(transport).chat().create_byot(body).await
+            }
+        };
+        answer.map_err(ours)
     }
 }
 
@@ -114,6 +126,8 @@ struct Transport {
     http: reqwest::Client,
     authorization: Option<HeaderValue>,
     key: Option<Secret>,
+    /// Who hears an answer that comes in pieces.
+    hear: Option<Hear>,
 }
 
 impl tower::Service<HttpRequestFactory> for Transport {
@@ -142,7 +156,11 @@ impl Transport {
         };
         let response = self.http.execute(request).await.map_err(|error| broken(&error))?;
         let (status, asked) = (response.status(), retry_after(response.headers(), wall()));
-        let body = bounded(response).await?;
+        let streamed = status.is_success() && is_stream(response.headers());
+        let body = match streamed {
+            true => assemble(response, self.hear.as_ref()).await?,
+            false => bounded(response).await?,
+        };
         if !status.is_success() {
             let mut error = from_body(status.as_u16(), &self.redacted(body));
             error.retry_after = asked;
@@ -168,6 +186,12 @@ impl Transport {
     }
 }
 
+/// Whether the answer comes in pieces: servers that cannot stream answer whole all the same.
+fn is_stream(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    kind.is_some_and(|kind| kind.trim_start().to_ascii_lowercase().starts_with("text/event-stream"))
+}
+
 /// The whole body, if it keeps to [`MAX_BODY`].
 async fn bounded(mut response: reqwest::Response) -> Result<Vec<u8>, ModelError> {
     let mut body = Vec::new();
@@ -181,7 +205,7 @@ async fn bounded(mut response: reqwest::Response) -> Result<Vec<u8>, ModelError>
 }
 
 /// A failure below HTTP, told by its innermost cause: the outer layers only repeat the address.
-fn broken(error: &reqwest::Error) -> ModelError {
+pub(super) fn broken(error: &reqwest::Error) -> ModelError {
     if error.is_timeout() {
         return ModelError::new(Kind::Timeout, "no connection in time");
     }

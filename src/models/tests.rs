@@ -1,23 +1,25 @@
 //! The whole way from an agent to its answer, against a server that speaks the OpenAI format and
 //! misbehaves as servers do.
 
+mod agents;
 mod classes;
 mod server;
+mod streams;
+mod support;
 
-use std::collections::BTreeMap;
-use std::sync::Mutex;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use self::server::{Line, Server};
+use self::support::{Shelf, Told};
 use crate::config::models::{Model, Models as Config, Provider};
 use crate::domain::duration::Span;
 use crate::domain::event::{ErrorKind, ModelCall};
 use crate::domain::label::Label;
 use crate::domain::plan::Answer;
 use crate::domain::workflow::Agent;
-use crate::models::Models;
+use crate::models::{Asked, Models};
 
 /// No test takes longer; a hang is a failure, not a wait.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -40,6 +42,8 @@ impl Setup {
                 per_minute: None,
                 timeout: Span::secs(10),
                 json_schema: true,
+                tools: true,
+                streaming: true,
             };
             config.providers.insert(name.into(), provider);
             let price =
@@ -56,9 +60,15 @@ impl Setup {
         self
     }
 
-    async fn start(mut self, chain: &[&str]) -> Models {
-        let chain = chain.iter().map(ToString::to_string).collect();
-        self.config.tiers = BTreeMap::from([("draft".to_owned(), chain)]);
+    async fn start(self, chain: &[&str]) -> Models {
+        self.tiers(&[("draft", chain)]).await
+    }
+
+    async fn tiers(mut self, tiers: &[(&str, &[&str])]) -> Models {
+        let chain = |(tier, chain): &(&str, &[&str])| {
+            ((*tier).to_owned(), chain.iter().map(ToString::to_string).collect())
+        };
+        self.config.tiers = tiers.iter().map(chain).collect();
         Models::start(&self.config, json!({"name": "Fjord Web"}), None).await.unwrap()
     }
 }
@@ -73,13 +83,11 @@ fn agent(more: Value) -> Agent {
 }
 
 async fn ask_as(models: &Models, agent: &Agent, with: Value, label: Label) -> (Vec<ModelCall>, Answer) {
-    let told = Mutex::new(Vec::new());
-    let tell = |call| told.lock().unwrap().push(call);
-    let asked = models.answer(agent, &with, label, LIMIT, &tell);
-    let (last, answer) = tokio::time::timeout(LIMIT, asked).await.expect("an answer in time");
-    let mut calls = told.into_inner().unwrap();
-    calls.extend(last);
-    (calls, answer)
+    let told = Told::default();
+    let answer = told
+        .ask(models, Asked { agent, with: &with, label, limit: LIMIT, tools: &Shelf, witness: &told })
+        .await;
+    (told.calls(), answer)
 }
 
 async fn ask(models: &Models) -> (Vec<ModelCall>, Answer) {
@@ -116,7 +124,7 @@ async fn a_good_answer_comes_back_with_its_tokens_and_cost() {
             input_tokens: 100,
             output_tokens: 20,
             cost_micros: 27,
-            millis: 0
+            ..ModelCall::default()
         }
     );
     assert_eq!((calls.len(), server.asked().len()), (1, 1));

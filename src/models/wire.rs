@@ -6,13 +6,15 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use crate::domain::tool::Tool;
 use crate::models::error::{Kind, ModelError, clipped};
+use crate::models::witness::Hear;
 
 /// How much of what a provider says about an error is passed on, characters.
 const MESSAGE_CHARS: usize = 200;
 
 /// One chat completion to ask for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Request {
     /// The model's name at the provider.
     pub model: String,
@@ -22,6 +24,26 @@ pub(crate) struct Request {
     pub max_tokens: u32,
     /// The name and schema of the output.
     pub output: Arc<(String, Value)>,
+    /// What it may look things up with.
+    pub tools: Vec<Tool>,
+    /// Whether it may use them in this turn.
+    pub choice: Choice,
+    /// Who hears the answer while it is written; streamed only then, for that is the newer and less
+    /// settled half of the format.
+    pub hear: Option<Hear>,
+    /// Which of several independent answers to the same question this is to be; 0 when there is but one.
+    /// Not on the wire: whoever keeps answers must not take one of them for another.
+    pub sample: u32,
+}
+
+/// Whether a model may use its tools.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum Choice {
+    /// As it likes.
+    #[default]
+    Auto,
+    /// No: it must answer.
+    None,
 }
 
 /// One message of a conversation.
@@ -29,12 +51,79 @@ pub(crate) struct Request {
 pub(crate) struct Message {
     pub role: &'static str,
     pub content: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool_call_id: Option<String>,
 }
 
 impl Message {
     pub(crate) fn new(role: &'static str, content: String) -> Self {
-        Self { role, content }
+        Self { role, content, tool_calls: Vec::new(), tool_call_id: None }
     }
+
+    /// A model's own words when it asked for tools.
+    pub(crate) fn wanting(content: String, calls: &[Wanted]) -> Self {
+        Self { tool_calls: calls.iter().map(Wanted::echoed).collect(), ..Self::new("assistant", content) }
+    }
+
+    /// What a tool gave.
+    pub(crate) fn told(id: &str, content: String) -> Self {
+        Self { tool_call_id: Some(id.to_owned()), ..Self::new("tool", content) }
+    }
+}
+
+/// A tool that a model asks for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Wanted {
+    /// How the answer refers to it.
+    pub id: String,
+    /// The tool, as the model names it.
+    pub name: String,
+    /// Its arguments, as they came: a text that should be JSON.
+    pub raw: String,
+}
+
+impl Wanted {
+    /// One of `tool_calls`. Some servers give no id, some arguments that are JSON already.
+    fn read(index: usize, call: &Value) -> Self {
+        let function = &call["function"];
+        let text = |value: &Value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
+        let raw = match &function["arguments"] {
+            Value::Null => String::new(),
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        Self {
+            id: text(&call["id"]).unwrap_or_else(|| format!("call_{index}")),
+            name: text(&function["name"]).unwrap_or_default(),
+            raw,
+        }
+    }
+
+    /// Its arguments; none at all are an empty object.
+    pub(crate) fn arguments(&self) -> Result<Value, String> {
+        match self.raw.trim() {
+            "" => Ok(json!({})),
+            text => serde_json::from_str(text).map_err(|error| error.to_string()),
+        }
+    }
+
+    /// As the model is shown its own call again. Broken JSON is not: some servers read it.
+    fn echoed(&self) -> Value {
+        let arguments =
+            if self.arguments().is_ok() && !self.raw.trim().is_empty() { &self.raw } else { "{}" };
+        json!({"id": self.id, "type": "function", "function": {"name": self.name, "arguments": arguments}})
+    }
+}
+
+/// A tool as a model is told it.
+fn offered(tool: Tool) -> Value {
+    json!({"type": "function", "function": {
+        "name": tool.name().replace('.', "_"),
+        "description": tool.about(),
+        "parameters": tool.arguments(),
+    }})
 }
 
 /// What differs between those who speak the format.
@@ -53,7 +142,15 @@ impl Request {
         let mut body = Map::new();
         body.insert("model".into(), json!(self.model));
         body.insert("messages".into(), json!(self.messages));
-        body.insert("stream".into(), json!(false));
+        body.insert("stream".into(), json!(self.hear.is_some()));
+        if self.hear.is_some() {
+            body.insert("stream_options".into(), json!({"include_usage": true}));
+        }
+        if !self.tools.is_empty() {
+            body.insert("tools".into(), self.tools.iter().map(|tool| offered(*tool)).collect());
+            let choice = if self.choice == Choice::Auto { "auto" } else { "none" };
+            body.insert("tool_choice".into(), json!(choice));
+        }
         let limit = if dialect.completion_tokens { "max_completion_tokens" } else { "max_tokens" };
         body.insert(limit.into(), json!(self.max_tokens));
         if dialect.json_schema {
@@ -78,6 +175,8 @@ pub(crate) struct Reply {
     pub finish: Option<String>,
     /// The model that answered.
     pub model: Option<String>,
+    /// What the model wants to look up before it answers.
+    pub tool_calls: Vec<Wanted>,
     /// Tokens read.
     pub input_tokens: u64,
     /// Tokens written.
@@ -98,6 +197,7 @@ impl From<Value> for Reply {
             refusal: text(&message["refusal"]),
             finish: text(&choice["finish_reason"]),
             model: text(&value["model"]),
+            tool_calls: wanted(&message["tool_calls"]),
             input_tokens: tokens("prompt_tokens"),
             output_tokens: tokens("completion_tokens"),
             error: value
@@ -106,6 +206,11 @@ impl From<Value> for Reply {
                 .map(|error| (code, error_text(error).unwrap_or_default())),
         }
     }
+}
+
+fn wanted(calls: &Value) -> Vec<Wanted> {
+    let calls = calls.as_array().into_iter().flatten().enumerate();
+    calls.filter(|(_, call)| call.is_object()).map(|(index, call)| Wanted::read(index, call)).collect()
 }
 
 /// A message's content: a text, or a list of parts of which some are texts.
@@ -118,6 +223,11 @@ fn content(content: &Value) -> String {
 }
 
 impl Reply {
+    /// Whether the model wants to look something up.
+    pub(crate) fn wants_tools(&self) -> bool {
+        self.error.is_none() && !self.tool_calls.is_empty()
+    }
+
     /// The answer's text, or why there is none.
     pub(crate) fn answer(&self) -> Result<&str, ModelError> {
         if let Some((code, text)) = &self.error {

@@ -1,31 +1,47 @@
-//! The work of an agent step: ask the models of its tier, in their order, within the step's time.
+//! The work of an agent step: ask the models of its tiers, in their order, within the step's time.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ractor::ActorRef;
 use serde_json::Value;
 
-use crate::domain::event::{ErrorKind, StepError};
+use crate::domain::event::{ErrorKind, ModelCall, StepError, ToolCall};
+use crate::domain::ids::{RunId, StepId};
 use crate::domain::label::Label;
 use crate::domain::plan::{Answer, Stimulus};
 use crate::domain::workflow::{Step, StepKind, Version};
+use crate::models::Asked;
+use crate::models::witness::{Hear, Witness};
 use crate::orchestrator::engine::Engine;
 use crate::orchestrator::failpoint;
+use crate::orchestrator::live::Draft;
 use crate::orchestrator::run;
 
 /// What the models that need no provider get when the providers have used the step's time up.
 const GRACE: Duration = Duration::from_secs(15);
 
-/// Asks the agent of `step`; each model that fails is told to the run as it happens.
-pub(super) async fn ask(
-    engine: Arc<Engine>,
-    run: ActorRef<run::Msg>,
-    version: Arc<Version>,
-    step: Step,
-    with: Value,
-    label: Label,
-) -> Stimulus {
+/// One agent step that is due.
+pub(super) struct Due {
+    /// The run's actor, which is told what happens.
+    pub(super) actor: ActorRef<run::Msg>,
+    /// The run.
+    pub(super) run: RunId,
+    /// Its version.
+    pub(super) version: Arc<Version>,
+    /// The step.
+    pub(super) step: Step,
+    /// What the agent is given.
+    pub(super) with: Value,
+    /// Where that came from.
+    pub(super) label: Label,
+}
+
+/// Asks the agent of the step; every call but the last, and every use of a tool, is told to the run as it
+/// happens.
+pub(super) async fn ask(engine: Arc<Engine>, due: Due) -> Stimulus {
+    let Due { actor, run, version, step, with, label } = due;
     let agent = match &step.kind {
         StepKind::Agent(wanted) => version.agents.get(&wanted.agent),
         StepKind::Action(_) | StepKind::Review(_) | StepKind::Wait(_) | StepKind::Workflow(_) => None,
@@ -34,10 +50,17 @@ pub(super) async fn ask(
         let error = StepError::new(ErrorKind::Invalid, "the step's agent is not part of its version");
         return Stimulus::Answered(step.id, None, Answer::Failed(error));
     };
-    let tried = |call| {
-        let _ = run.cast(run::Msg::Learn(Box::new(Stimulus::Tried(step.id.clone(), call))));
+    let telling =
+        Telling { engine: engine.clone(), actor, run, step: step.id.clone(), calls: AtomicU64::new(0) };
+    let asked = Asked {
+        agent,
+        with: &with,
+        label,
+        limit: step.timeout.0,
+        tools: engine.tools.as_ref(),
+        witness: &telling,
     };
-    let asked = engine.models.answer(agent, &with, label, step.timeout.0, &tried);
+    let asked = engine.models.answer(asked);
     let (call, answer) = match tokio::time::timeout(step.timeout.0 + GRACE, asked).await {
         Ok(answered) => answered,
         Err(_) => {
@@ -47,4 +70,41 @@ pub(super) async fn ask(
     };
     failpoint::hit(failpoint::AGENT_ANSWERED);
     Stimulus::Answered(step.id, call, answer)
+}
+
+/// Tells the run what is to be durable, and those who watch it what is being written.
+struct Telling {
+    engine: Arc<Engine>,
+    actor: ActorRef<run::Msg>,
+    run: RunId,
+    step: StepId,
+    calls: AtomicU64,
+}
+
+impl Telling {
+    fn learn(&self, stimulus: Stimulus) {
+        let _ = self.actor.cast(run::Msg::Learn(Box::new(stimulus))); // a run that has ended learns no more
+    }
+}
+
+impl Witness for Telling {
+    fn called(&self, call: ModelCall) {
+        self.learn(Stimulus::Tried(self.step.clone(), call));
+    }
+
+    fn looked_up(&self, call: ToolCall) {
+        self.learn(Stimulus::LookedUp(self.step.clone(), call));
+    }
+
+    fn hear(&self, model: &str, part: Option<&str>) -> Option<Hear> {
+        let watchers = self.engine.live.watchers(self.run)?;
+        let call = self.calls.fetch_add(1, Ordering::Relaxed) + 1;
+        let (step, model, part) = (self.step.clone(), model.to_owned(), part.map(str::to_owned));
+        let written = AtomicUsize::new(0);
+        Some(Hear::new(move |piece| {
+            let at = written.fetch_add(piece.len(), Ordering::Relaxed);
+            let (step, model, part) = (step.clone(), model.clone(), part.clone());
+            let _ = watchers.send(Draft { step, model, part, call, at, text: piece.to_owned() }); // or nobody is left
+        }))
+    }
 }

@@ -11,6 +11,7 @@ use tokio::sync::broadcast;
 use uuid::{ContextV7, Uuid};
 
 use crate::config::workspace::Definitions;
+use crate::connectors::http::Getter;
 use crate::connectors::registry::Connectors;
 use crate::domain::digest::Digest;
 use crate::domain::ids::{NodeId, RunId, WorkflowName};
@@ -20,10 +21,13 @@ use crate::domain::run::RunStatus;
 use crate::domain::workflow::Stage;
 use crate::memory::Embedder;
 use crate::models::Models;
+use crate::models::tools::Tools;
 use crate::orchestrator::flow::Gate;
 use crate::orchestrator::journal::Journal;
 use crate::orchestrator::lease::Lease;
+use crate::orchestrator::live::Live;
 use crate::orchestrator::supervisor;
+use crate::orchestrator::tools::Reading;
 use crate::orchestrator::wakeup::Wakeups;
 use crate::store::journal::seal::whole_microseconds;
 use crate::store::pauses::Pauses;
@@ -65,6 +69,10 @@ pub struct Engine {
     pub models: Models,
     /// What carries effects out.
     pub connectors: Connectors,
+    /// What agents look things up with.
+    pub tools: Arc<dyn Tools>,
+    /// Who watches which run.
+    pub live: Live,
     /// What turns texts into vectors.
     pub embedder: Arc<dyn Embedder>,
     /// Tells whoever listens that a run of this node has moved. A hint: slow listeners miss some.
@@ -117,6 +125,9 @@ impl Engine {
     /// When the database does not take a version.
     pub async fn new(parts: Parts, definitions: &Definitions) -> Result<Self, StoreError> {
         let pauses = parts.store.pauses().await?;
+        let web = Getter::new(&definitions.connectors.http);
+        let zone = &definitions.settings.workspace.time_zone;
+        let tools = Reading::new(&parts.store, parts.embedder.clone(), web, parts.clock.clone(), zone)?;
         let engine = Self {
             lease: parts.lease,
             store: parts.store,
@@ -126,6 +137,8 @@ impl Engine {
             workspace: serde_json::to_value(&definitions.settings.workspace).unwrap_or_default(),
             models: parts.models,
             connectors: parts.connectors,
+            tools: Arc::new(tools),
+            live: Live::default(),
             embedder: parts.embedder,
             moved: broadcast::Sender::new(MOVED_BACKLOG),
             in_motion: AtomicUsize::new(0),

@@ -18,6 +18,9 @@ static ARMED: LazyLock<Option<String>> = LazyLock::new(|| std::env::var("STEWARD
 pub const RUN_OPENED: &str = "run.opened";
 /// An agent has answered; its output is not durable yet.
 pub const AGENT_ANSWERED: &str = "agent.answered";
+/// A tool has answered an agent; nothing of its attempt's answer is known yet. Not in [`ALL`]: the mails of the
+/// template are answered without tools.
+pub const TOOL_ANSWERED: &str = "tool.answered";
 /// A decision is durable; the run has not heard of it yet.
 pub const DECISION_TAKEN: &str = "decision.taken";
 /// An effect is durable as started; the connector has not been called.

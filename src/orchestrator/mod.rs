@@ -15,6 +15,7 @@
 //! - [`control`] is what the owner does to runs;
 //! - [`flow`] says who begins at once, who waits for a turn, and who has to come back;
 //! - [`engine`] is what the actors share; [`agent`], [`action`] and `wait` are the work itself;
+//! - `tools` is what agents look into, [`live`] who watches what they write;
 //! - `inbox` is what runs are told, `entrance` how they come in;
 //! - `park` deals with runs that crash, so that the owner decides about them;
 //! - [`failpoint`] lets tests kill the process at the places that matter.
@@ -32,9 +33,11 @@ pub mod housekeeper;
 mod inbox;
 pub mod journal;
 pub mod lease;
+pub mod live;
 mod park;
 pub mod run;
 pub mod supervisor;
+mod tools;
 mod wait;
 pub mod wakeup;
 mod worker;

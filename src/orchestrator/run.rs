@@ -436,9 +436,15 @@ impl State {
                 }
                 Task::Agent { step, with, label } => {
                     let definition = self.step(&step)?;
-                    let work =
-                        agent::ask(engine, myself.clone(), self.version.clone(), definition, with, label);
-                    (step, worker::begin(myself, work).await?)
+                    let due = agent::Due {
+                        actor: myself.clone(),
+                        run: self.run.id,
+                        version: self.version.clone(),
+                        step: definition,
+                        with,
+                        label,
+                    };
+                    (step, worker::begin(myself, agent::ask(engine, due)).await?)
                 }
                 Task::Read { step, action, label } => {
                     let timeout = self.step(&step)?.timeout;

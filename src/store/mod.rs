@@ -30,6 +30,7 @@ pub mod retention;
 pub mod reviews;
 pub mod runs;
 pub mod schedules;
+pub mod threads;
 pub mod wakeup;
 pub mod workflows;
 
@@ -52,6 +53,13 @@ const POOL_WAIT: Duration = Duration::from_secs(10);
 /// It is ended, for as long as it lasts no vacuum can clear what died since it began, in any table.
 const FORGOTTEN: &str = "set idle_in_transaction_session_timeout = '60s'";
 
+/// Connections that cannot write: as many as one agent's tools use at once.
+const READERS: usize = 4;
+
+/// [`FORGOTTEN`], and nothing is written.
+const READ_ONLY: &str =
+    "set idle_in_transaction_session_timeout = '60s'; set default_transaction_read_only = on";
+
 /// The way into the database.
 #[derive(Clone)]
 pub struct Store {
@@ -65,6 +73,20 @@ impl Store {
     /// # Errors
     /// When the pool cannot be built.
     pub fn new(config: Config) -> Result<Self, StoreError> {
+        Self::with(config, POOL_SIZE, FORGOTTEN)
+    }
+
+    /// The same database through connections of their own, on which PostgreSQL itself refuses to write: for
+    /// what must never write, whatever it is asked.
+    ///
+    /// # Errors
+    /// When the pool cannot be built.
+    pub fn read_only(&self) -> Result<Self, StoreError> {
+        Self::with(self.config.clone(), READERS, READ_ONLY)
+    }
+
+    /// Every connection begins with `settings`.
+    fn with(config: Config, size: usize, settings: &'static str) -> Result<Self, StoreError> {
         let manager = Manager::from_config(
             config.clone(),
             NoTls,
@@ -72,10 +94,10 @@ impl Store {
         );
         let timeouts = Timeouts { wait: Some(POOL_WAIT), create: Some(POOL_WAIT), recycle: Some(POOL_WAIT) };
         let pool = Pool::builder(manager)
-            .max_size(POOL_SIZE)
+            .max_size(size)
             .timeouts(timeouts)
-            .post_create(Hook::async_fn(|client, _| {
-                Box::pin(async move { client.batch_execute(FORGOTTEN).await.map_err(HookError::Backend) })
+            .post_create(Hook::async_fn(move |client, _| {
+                Box::pin(async move { client.batch_execute(settings).await.map_err(HookError::Backend) })
             }))
             .runtime(Runtime::Tokio1)
             .build()

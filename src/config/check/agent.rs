@@ -11,9 +11,11 @@ use crate::config::check::{Names, schema};
 use crate::config::document::Reporter;
 use crate::config::nearest;
 use crate::config::node::Path;
+use crate::domain::action;
 use crate::domain::ids::AgentName;
 use crate::domain::template;
-use crate::domain::workflow::{Agent, Canned, Class};
+use crate::domain::tool::Tool;
+use crate::domain::workflow::{Agent, Canned, Class, TURNS, Votes};
 
 const PROMPT_HINT: &str = "a prompt names `workspace` alone; what an agent is to work on is given to it \
                            by the step's `with` and is never part of its instructions";
@@ -29,9 +31,14 @@ pub(in crate::config) fn resolve(
     names: &Names,
 ) -> Agent {
     let top = Path::top();
-    tier(report, raw, names);
+    tier(report, "tier", &raw.tier, names);
+    if let Some(finalize) = &raw.finalize {
+        tier(report, "finalize", finalize, names);
+    }
+    let tools = tools(report, raw);
     let sound = output(report, raw);
     classes(report, raw, sound);
+    votes(report, raw, sound);
     let prompt = report.document.source[body.clone()].to_owned();
     if prompt.is_empty() {
         let span = report.document.locate(&top.key("agent"));
@@ -62,15 +69,65 @@ pub(in crate::config) fn resolve(
             confidence: canned.confidence.clone(),
         }),
         max_tokens: raw.max_tokens,
+        tools,
+        max_turns: raw.max_turns,
+        token_limit: raw.token_limit,
+        finalize: raw.finalize.clone(),
+        votes: raw.votes.map(|of| Votes { of, by: raw.votes_by.clone() }),
     }
 }
 
-fn tier(report: &mut Reporter<'_>, raw: &RawAgent, names: &Names) {
+fn tier(report: &mut Reporter<'_>, field: &str, tier: &String, names: &Names) {
     let Some(tiers) = &names.tiers else { return };
-    if !tiers.contains(&raw.tier) {
+    if !tiers.contains(tier) {
         let known: Vec<&str> = tiers.iter().map(String::as_str).collect();
-        let mend = nearest::mend(&raw.tier, "the tiers of config/models.yaml", &known);
-        report.value(&Path::top().key("tier"), format!("there is no tier `{}`", raw.tier), mend);
+        let mend = nearest::mend(tier, "the tiers of config/models.yaml", &known);
+        report.value(&Path::top().key(field), format!("there is no tier `{tier}`"), mend);
+    }
+}
+
+fn tools(report: &mut Reporter<'_>, raw: &RawAgent) -> Vec<Tool> {
+    let path = Path::top().key("tools");
+    let mut tools = Vec::new();
+    for (index, name) in raw.tools.iter().enumerate() {
+        let found = Tool::ALL.into_iter().find(|tool| tool.name() == name);
+        match found {
+            Some(tool) if tools.contains(&tool) => {
+                let message = format!("the tool `{name}` stands here twice");
+                report.value(&path.index(index), message, "take one of them away");
+            }
+            Some(tool) => tools.push(tool),
+            None => {
+                let known: Vec<&str> = Tool::ALL.into_iter().map(Tool::name).collect();
+                let mend = match action::spec(name) {
+                    Some(_) => {
+                        "agents only read: what changes something is an action, in a step of its own".into()
+                    }
+                    None => nearest::mend(name, "the tools", &known),
+                };
+                report.value(&path.index(index), format!("there is no tool `{name}`"), mend);
+            }
+        }
+    }
+    if raw.max_turns != TURNS && raw.tools.is_empty() {
+        let mend = "add `tools: [...]`, or take `max_turns` away";
+        report.key(&Path::top().key("max_turns"), "an agent without tools has one turn", mend);
+    }
+    tools
+}
+
+/// Answers are compared by a field that the output has.
+fn votes(report: &mut Reporter<'_>, raw: &RawAgent, sound: bool) {
+    let Some(field) = &raw.votes_by else { return };
+    let path = Path::top().key("votes_by");
+    if raw.votes.is_none() {
+        report.key(&path, "there are no `votes` to compare", "add `votes: 3`, or take `votes_by` away");
+    }
+    let properties = raw.output.get("properties").and_then(Value::as_object).filter(|_| sound);
+    if let Some(properties) = properties.filter(|properties| !properties.contains_key(field)) {
+        let known: Vec<&str> = properties.keys().map(String::as_str).collect();
+        let mend = nearest::mend(field, "the fields of the output", &known);
+        report.value(&path, format!("the output schema has no `{field}`"), mend);
     }
 }
 

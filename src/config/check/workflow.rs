@@ -102,6 +102,7 @@ pub(in crate::config) fn resolve(report: &mut Reporter<'_>, raw: &RawWorkflow, n
         deadline: raw.deadline,
         output: raw.output.clone(),
         flow: flow(raw),
+        sample: raw.sample,
     };
     super::settings::retention(report, raw.retention);
     Definition { triggers, version, retention: raw.retention }

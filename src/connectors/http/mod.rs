@@ -56,6 +56,28 @@ pub struct Http {
     timeout: Duration,
 }
 
+/// Reads from the hosts that the owner allows, and can do nothing else: what agents' tools are given.
+#[derive(Debug)]
+pub struct Getter(Result<Http, NotAHost>);
+
+impl Getter {
+    /// As `config` describes; an entry of its list that cannot be understood is told by every answer.
+    #[must_use]
+    pub fn new(config: &config::Http) -> Self {
+        Self(Http::new(config))
+    }
+
+    /// What is at `url`: `{status, headers, body, truncated}`.
+    ///
+    /// # Errors
+    /// Why there is nothing to read, in words.
+    pub async fn get(&self, url: &str) -> Result<Value, StepError> {
+        let http = self.0.as_ref().map_err(|error| StepError::new(ErrorKind::Denied, error.to_string()))?;
+        let answer = http.follow(Request::get(url)?, Instant::now() + http.timeout).await;
+        answer.map_err(|(Trouble::Untouched(error) | Trouble::Lost(error))| error)
+    }
+}
+
 /// Why there is no good answer.
 #[derive(Debug)]
 enum Trouble {

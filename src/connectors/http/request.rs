@@ -90,6 +90,17 @@ impl Request {
         Ok(Self { method, url, headers, body, token })
     }
 
+    /// A request that only reads `address`, and says nothing but that address.
+    pub(super) fn get(address: &str) -> Result<Self, StepError> {
+        Ok(Self {
+            method: Method::GET,
+            url: url(address)?,
+            headers: HeaderMap::new(),
+            body: None,
+            token: None,
+        })
+    }
+
     /// The request that an answer of `status` with this `location` asks for instead; `None` when the
     /// status does not redirect.
     pub(super) fn redirected(&self, status: u16, location: Option<&str>) -> Result<Option<Self>, StepError> {

@@ -172,6 +172,7 @@ impl Planner<'_, '_> {
             workflow: self.run.opened.workflow.as_str(),
             review_asked: wanted.review.is_some(),
         });
+        let decision = self.sampled(step, spec, decision);
         let attempt = self.run.record(&step.id).attempt;
         let proposal = Proposal {
             step: step.id.clone(),

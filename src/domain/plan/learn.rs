@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::domain::action::Repeat;
-use crate::domain::event::{ErrorKind, Event, ModelCall, Proposal, StepError};
+use crate::domain::event::{ErrorKind, Event, ModelCall, Proposal, StepError, ToolCall};
 use crate::domain::ids::StepId;
 use crate::domain::label::Label;
 use crate::domain::plan::{Answer, EffectResult, Planner, Stimulus, Task};
@@ -24,6 +24,7 @@ impl Planner<'_, '_> {
             Stimulus::Recovered => self.recover(),
             Stimulus::Instant(step) => self.instant(step),
             Stimulus::Tried(step, call) => self.tried(step, call),
+            Stimulus::LookedUp(step, call) => self.looked_up(step, call),
             Stimulus::Answered(step, call, answer) => self.answered(step, call.as_ref(), answer),
             Stimulus::Read(step, result) => self.read(step, result),
             Stimulus::Effect(step, result) => self.effect(step, result, false),
@@ -110,6 +111,15 @@ impl Planner<'_, '_> {
         let attempt = self.run.record(step).attempt;
         let event = Event::ModelCalled { step: step.clone(), attempt, call: call.clone() };
         self.system(event)
+    }
+
+    fn looked_up(&mut self, id: &StepId, call: &ToolCall) -> Result<(), IllegalEvent> {
+        let (Some(step), StepStatus::Running) = (self.env.version.step(id), self.run.status(id)) else {
+            return Ok(());
+        };
+        let attempt = self.run.record(id).attempt;
+        let event = Event::ToolCalled { step: id.clone(), attempt, call: call.clone() };
+        self.emit(actor(&step), call.label, event)
     }
 
     fn answered(

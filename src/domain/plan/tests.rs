@@ -43,6 +43,11 @@ impl Story {
             classes: Vec::new(),
             canned: None,
             max_tokens: 100,
+            tools: Vec::new(),
+            max_turns: 6,
+            token_limit: None,
+            finalize: None,
+            votes: None,
         };
         let version = Version {
             workflow: "test".into(),
@@ -53,6 +58,7 @@ impl Story {
             deadline: None,
             output: None,
             flow: Default::default(),
+            sample: None,
         };
         let opened = Opened {
             workflow: WorkflowName::from("test"),

@@ -104,7 +104,9 @@ impl Told {
         match event {
             Event::StepStarted { step, attempt } => self.attempt_begins(step, *attempt, breach),
             Event::ModelCalled { step, attempt, call } => self.model_called(step, *attempt, call, breach),
-            Event::AttemptFailed { step, attempt, .. } | Event::StepSucceeded { step, attempt, .. } => {
+            Event::ToolCalled { step, attempt, .. }
+            | Event::AttemptFailed { step, attempt, .. }
+            | Event::StepSucceeded { step, attempt, .. } => {
                 self.in_attempt(step, *attempt, breach);
             }
             Event::EffectProposed(proposal) => self.proposed(proposal, breach),

@@ -222,6 +222,7 @@ impl Rows {
             Event::RunOpened(_)
             | Event::StepStarted { .. }
             | Event::ModelCalled { .. }
+            | Event::ToolCalled { .. }
             | Event::AttemptFailed { .. }
             | Event::StepSucceeded { .. }
             | Event::StepSkipped { .. }

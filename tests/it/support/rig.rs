@@ -286,6 +286,7 @@ pub fn version(workflow: &str, steps: Vec<Step>) -> Version {
         deadline: None,
         output: None,
         flow: Flow::default(),
+        sample: None,
     }
 }
 
