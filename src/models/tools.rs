@@ -46,6 +46,7 @@ impl Walk<'_> {
     /// Uses what a model has asked for: its own words and the answers, to go on with, and where those came
     /// from.
     pub(crate) async fn use_tools(&self, model: &str, turn: u32, mut reply: Reply) -> (Vec<Message>, Label) {
+        self.tale.goes_on(); // looking things up may take a while, and the call is over
         let beyond = reply.tool_calls.len().saturating_sub(PER_TURN);
         reply.tool_calls.truncate(PER_TURN);
         let mut messages = vec![Message::wanting(reply.text, &reply.tool_calls)];

@@ -12,6 +12,7 @@
 
 mod support;
 
+mod agents;
 mod api;
 mod bad_input;
 mod control;

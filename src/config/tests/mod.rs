@@ -1,5 +1,6 @@
 //! Workspaces as owners break them: each kind of problem, its place and its mend.
 
+mod agents;
 mod definitions;
 mod files;
 mod fuzz;

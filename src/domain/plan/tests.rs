@@ -1,5 +1,6 @@
 //! What planning promises: told as stories here, held against any sequence of happenings in [`any_order`].
 
+mod agents;
 mod any_order;
 mod every_kind;
 mod kinds;

@@ -29,11 +29,12 @@ pub fn calc(expression: &str, round: Option<u8>) -> Result<Value, String> {
 }
 
 fn tidy(number: f64, round: Option<u8>) -> Value {
-    let rounded = match round {
-        Some(places) => format!("{number:.*}", usize::from(places)).parse(),
-        None => format!("{number:.*e}", DIGITS).parse(),
+    let exact = |number: f64| format!("{number:.*e}", DIGITS).parse::<f64>().unwrap_or(number);
+    let rounded = match round.map(|places| 10f64.powi(i32::from(places))) {
+        // Halves go up, as on invoices.
+        Some(scale) if (number * scale).is_finite() => exact(exact(number * scale).round() / scale),
+        Some(_) | None => exact(number),
     };
-    let rounded: f64 = rounded.unwrap_or(number);
     // A whole number that a float holds exactly is told as one.
     if rounded.fract() == 0.0 && rounded.abs() < 9e15 {
         return json!(rounded as i64);
@@ -58,6 +59,8 @@ mod tests {
             ("10 / 5", None, json!(2)),
             ("2 ** 10", None, json!(1024)),
             ("100 * 1.19", None, json!(119)),
+            ("1.005", Some(2), json!(1.01)),
+            ("-2.5", Some(0), json!(-3)),
         ] {
             assert_eq!(calc(expression, round), Ok(value), "{expression}");
         }

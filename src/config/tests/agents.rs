@@ -1,0 +1,97 @@
+//! What an agent's file says of tools, turns, votes and the second pass.
+
+use super::*;
+use crate::domain::tool::Tool;
+use crate::domain::workflow::Votes;
+
+fn with(lines: &str) -> Workspace {
+    Workspace::sound().but(AGENT_FILE, "tier: draft\n", &format!("tier: draft\n{lines}"))
+}
+
+#[test]
+fn all_of_it_is_part_of_the_version_and_of_its_digest() {
+    let plain = Workspace::sound().load().unwrap().0;
+    let full = "tools: [memory.search, calc]\nmax_turns: 3\ntoken_limit: 9000\nfinalize: draft\nvotes: 3\nvotes_by: kind\n";
+    let full = with(full).but(WORKFLOW_FILE, "steps:\n", "sample: 0.05\nsteps:\n").load().unwrap().0;
+    let version = &full.workflows[&"hello".into()].version;
+    let agent = &version.agents[&"writer".into()];
+    assert_eq!(agent.tools, [Tool::MemorySearch, Tool::Calc]);
+    assert_eq!(
+        (agent.max_turns, agent.token_limit, agent.finalize.as_deref()),
+        (3, Some(9000), Some("draft"))
+    );
+    assert_eq!(agent.votes, Some(Votes { of: 3, by: Some("kind".into()) }));
+    assert_eq!(version.sample, Some(0.05));
+    assert_ne!(version.digest(), plain.workflows[&"hello".into()].version.digest());
+    let told = serde_json::to_value(plain.workflows[&"hello".into()].version.clone()).unwrap().to_string();
+    for silent in ["tools", "max_turns", "token_limit", "finalize", "votes", "sample"] {
+        assert!(
+            !told.contains(&format!("\"{silent}\"")),
+            "what is not said leaves older digests as they are: {silent}"
+        );
+    }
+}
+
+#[test]
+fn a_tool_that_there_is_not_is_named_with_the_nearest_or_with_why() {
+    with("tools: [memory.serch]\n").has(
+        "agents/writer.md:4:9",
+        "memory.serch",
+        "there is no tool `memory.serch`",
+        "did you mean `memory.search`?",
+    );
+    with("tools: [records.put]\n").has(
+        "agents/writer.md:4:9",
+        "records.put",
+        "there is no tool `records.put`",
+        "agents only read",
+    );
+    with("tools: [calc, date, calc]\n").has(
+        "agents/writer.md:4:21",
+        "calc",
+        "the tool `calc` stands here twice",
+        "take one of them away",
+    );
+}
+
+#[test]
+fn what_could_have_no_effect_is_a_fault() {
+    with("max_turns: 3\n").has(
+        "agents/writer.md:4:1",
+        "max_turns",
+        "an agent without tools has one turn",
+        "add `tools",
+    );
+    with("votes_by: kind\n").has(
+        "agents/writer.md:4:1",
+        "votes_by",
+        "there are no `votes` to compare",
+        "add `votes: 3`",
+    );
+    with("votes: 3\nvotes_by: kid\n").has(
+        "agents/writer.md:5:11",
+        "kid",
+        "the output schema has no `kid`",
+        "did you mean `kind`?",
+    );
+    with("finalize: finale\n").has(
+        "agents/writer.md:4:11",
+        "finale",
+        "there is no tier `finale`",
+        "the tiers of config/models.yaml",
+    );
+}
+
+#[test]
+fn numbers_out_of_range_are_told_with_the_range() {
+    for (lines, word) in [
+        ("votes: 1\n", "votes"),
+        ("tools: [calc]\nmax_turns: 0\n", "max_turns"),
+        ("token_limit: 5\n", "token_limit"),
+    ] {
+        let problems = with(lines).problems();
+        assert!(problems.len() == 1 && problems[0].to_string().contains(word), "{problems:?}");
+    }
+    let problems = Workspace::sound().but(WORKFLOW_FILE, "steps:\n", "sample: 1.5\nsteps:\n").problems();
+    assert_eq!(problems.len(), 1, "{problems:?}");
+}
