@@ -118,7 +118,12 @@ impl Watching {
 
     /// Looks for entries that are durable by now.
     async fn look(&mut self) -> Result<(), crate::store::StoreError> {
-        for entry in self.engine.store.journal(self.run, self.after, PAGE).await? {
+        let entries = self.engine.store.journal(self.run, self.after, PAGE).await?;
+        // What was written before an answer is told before it.
+        while let Ok(draft) = self.drafts.try_recv() {
+            self.tell(&draft);
+        }
+        for entry in entries {
             self.after = entry.seq;
             match entry.kind.as_str() {
                 "run.finished" => self.ended = true,
@@ -129,6 +134,10 @@ impl Watching {
             self.ready.extend(event);
         }
         Ok(())
+    }
+
+    fn tell(&mut self, draft: &Draft) {
+        self.ready.extend(Event::default().event("draft").json_data(draft));
     }
 
     /// Until there may be something to tell.
@@ -145,8 +154,7 @@ impl Watching {
                 },
                 draft = self.drafts.recv() => {
                     if let Ok(draft) = draft {
-                        let event = Event::default().event("draft").json_data(&draft);
-                        self.ready.extend(event);
+                        self.tell(&draft);
                     }
                     return;
                 }

@@ -40,10 +40,10 @@ impl Store {
             return Ok(Vec::new());
         }
         let sql = "
-            select at, false, data -> 'input' from journal
+            select at, false, (data -> 'input')::jsonb from journal
             where run_id = any($1) and kind = 'run.opened' and data -> 'input' ->> 'thread' = $2
             union all
-            select at, false, data -> 'output' -> 'data' from journal
+            select at, false, (data -> 'output' -> 'data')::jsonb from journal
             where run_id = any($1) and kind = 'step.succeeded' and data -> 'output' -> 'data' ->> 'thread' = $2
             union all
             select coalesce(ended_at, proposed_at), true, request from effects

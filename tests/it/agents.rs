@@ -155,7 +155,7 @@ async fn an_agent_looks_things_up_turn_by_turn_and_the_journal_tells_each_of_the
         .iter()
         .map(|entry| {
             let call = &entry["data"]["call"];
-            assert_eq!(entry["label"], call["label"]);
+            assert_eq!(entry["label"], call["label"], "{entry}");
             assert_eq!(entry["actor"], "agent:helper");
             let named = |name: &str| call[name].as_str().unwrap().to_owned();
             (named("tool"), named("label"), call["turn"].as_u64().unwrap())
@@ -461,5 +461,55 @@ steps:
     app.post(&path, json!({"verdict": "approved", "digest": review["digest"]})).await;
     app.run_that_is(&run, &["succeeded"]).await;
     app.assert_chains_hold().await;
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_thread_is_what_came_what_was_waited_for_and_what_was_sent_in_its_order() {
+    let workflow = "\
+workflow: ask
+title: \"{{ input.subject }}\"
+on:
+  - email: { mailbox: leads }
+steps:
+  - id: reply
+    action: email.send
+    with: { to: \"{{ input.from }}\", subject: Re, body: Which one?, in_reply_to: \"{{ input.message_id }}\" }
+  - id: answer
+    wait: { event: email.reply, match: \"{{ input.thread }}\", timeout: 1h }
+";
+    let app = app_with(|workspace| {
+        for entry in std::fs::read_dir(workspace.join("config/workflows")).unwrap() {
+            std::fs::remove_file(entry.unwrap().path()).unwrap();
+        }
+        std::fs::write(workspace.join("config/workflows/ask.yaml"), workflow).unwrap();
+    })
+    .await;
+    let mail = |id: &str, more: &str, body: &str| {
+        format!(
+            "From: Nora <nora@bergflowers.example>\r\nTo: hello@harbourandpine.example\r\nSubject: Shop\r\n\
+             Message-ID: <{id}@bergflowers.example>\r\n{more}\r\n{body}\r\n"
+        )
+    };
+    let run = app.deliver(mail("q1", "", "What does it cost?").into_bytes()).await;
+    let review = app.open_review(&run).await;
+    let path = format!("/api/v1/reviews/{}/decision", review["id"].as_str().unwrap());
+    app.post(&path, json!({"verdict": "approved", "digest": review["digest"]})).await;
+    eventually("the wait", || async {
+        let shown = app.get(&format!("/api/v1/runs/{run}")).await;
+        (shown["steps"][1]["status"] == "waiting").then_some(())
+    })
+    .await;
+    let reply = mail("q2", "References: <q1@bergflowers.example>\r\n", "The blue one.");
+    let request = app.client.post(format!("{}/hooks/email", app.url)).bearer_auth(&app.token).body(reply);
+    assert!(request.send().await.unwrap().status().is_success());
+    app.run_that_is(&run, &["succeeded"]).await;
+    let mails = app.store.thread("q1@bergflowers.example", 10).await.unwrap();
+    let outline: Vec<_> =
+        mails.iter().map(|mail| (mail.sent, mail.fields["body"].as_str().unwrap().trim())).collect();
+    assert_eq!(outline, [(false, "What does it cost?"), (true, "Which one?"), (false, "The blue one.")]);
+    let newest = app.store.thread("q1@bergflowers.example", 1).await.unwrap();
+    assert_eq!(newest, mails[2..]);
+    assert!(app.store.thread("q2@bergflowers.example", 10).await.unwrap().is_empty());
     app.stop().await;
 }
