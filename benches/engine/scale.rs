@@ -47,7 +47,9 @@ pub(crate) async fn restart() -> Value {
     let since = Instant::now();
     let process = Process::start(folder.path(), None).await;
     let up = since.elapsed().as_secs_f64();
-    none(&client, "select count(*) from runs where seq = 1").await;
+    let still = "select count(*) from runs r
+        where seq = 1 and not exists (select from journal j where j.run_id = r.id and j.seq = 2)";
+    none(&client, still).await;
     let moving = since.elapsed().as_secs_f64();
     none(&client, "select count(*) from runs where finished_at is null").await;
     let finished = since.elapsed().as_secs_f64();

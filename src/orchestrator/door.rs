@@ -234,7 +234,7 @@ impl Door {
         if opened == Opened::New(run) {
             match entrance {
                 Entrance::Begins(node, seat) => {
-                    let begin = Begin { engine: self.engine.clone(), loaded, version, node, fresh: true };
+                    let begin = Begin { engine: self.engine.clone(), loaded, version, node, inbox: None };
                     let _ = self.supervisor.cast(supervisor::Msg::Opened(Box::new(begin), seat));
                 }
                 Entrance::Due => self.engine.wakeups.due(),

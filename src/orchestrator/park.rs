@@ -114,6 +114,7 @@ fn append(engine: &Engine, node: NodeId, run: RunId, seq: i64, head: Digest, eve
         node,
         expected_seq: seq,
         entries: seal(head, seq, at, vec![entry]),
+        running: false,
         rest,
         nap: false,
         signals: i32::MAX,

@@ -65,8 +65,8 @@ pub struct Begin {
     pub version: Arc<VersionRow>,
     /// The lease under which its node took it; all it does is fenced by this one.
     pub node: NodeId,
-    /// Whether it was opened just now: then nothing can have been under way.
-    pub fresh: bool,
+    /// What it was told; `None` when it was opened just now, so that nothing can have been under way.
+    pub inbox: Option<Inbox>,
 }
 
 /// One run in motion.
@@ -99,6 +99,8 @@ pub struct State {
     /// The moment for which a tick is under way.
     armed: Option<Timestamp>,
     node: NodeId,
+    /// The run's row is known to say that it is running.
+    running: bool,
     /// The node is stopping.
     resting: bool,
 }
@@ -138,14 +140,14 @@ impl Actor for RunActor {
             deferred: Vec::new(),
             armed: None,
             node: begin.node,
+            running: begin.inbox.is_none(),
             resting: false,
         };
-        if begin.fresh {
-            let _ = myself.cast(Msg::Learn(Box::new(Stimulus::Tick)));
-        } else {
+        if let Some(inbox) = begin.inbox {
             state.learnt.push(Stimulus::Recovered);
-            state.listen(&myself);
+            state.hear(inbox);
         }
+        let _ = myself.cast(Msg::Learn(Box::new(Stimulus::Tick)));
         Ok(state)
     }
 
@@ -346,6 +348,7 @@ impl State {
             node: self.node,
             expected_seq,
             entries,
+            running: self.running,
             rest,
             nap,
             signals: self.signals,
@@ -367,6 +370,7 @@ impl State {
     async fn accepted(&mut self, myself: &ActorRef<Msg>) -> Result<(), ActorProcessingErr> {
         let Some(way) = self.on_its_way.take() else { return Ok(()) };
         self.head = way.head;
+        self.running = way.rest == Rest::Busy;
         self.taken.clear();
         let moved = Moved { run: self.run.id, seq: self.run.seq, status: way.rest.status() };
         let _ = self.engine.moved.send(moved); // nobody may be listening

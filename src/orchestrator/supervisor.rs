@@ -21,6 +21,7 @@ use crate::orchestrator::park;
 use crate::orchestrator::run::{self, Begin, RunActor};
 use crate::store::StoreError;
 use crate::store::journal::read::Loaded;
+use crate::store::runs::Inbox;
 use crate::store::wakeup::Hint;
 use crate::store::workflows::VersionRow;
 
@@ -34,6 +35,9 @@ const SUSPICION: Duration = Duration::from_secs(5);
 /// How far ahead a claim looks for the next run that is due: beyond the next tick of the clock, which
 /// looks again, and no further than [`run::NAP`], within which runs do not fall asleep at all.
 const HORIZON: Duration = Duration::from_secs(2);
+
+/// Runs that are taken by name at once: one alone gains a millisecond, many would cost a statement each.
+const NAMED: usize = 4;
 
 /// What the supervisor is told.
 pub enum Msg {
@@ -51,8 +55,10 @@ pub enum Msg {
     NextDue(Option<Duration>),
     /// Runs that name this node as their owner, and whether their inbox holds something.
     Owned(NodeId, Result<Vec<(RunId, bool)>, StoreError>),
-    /// A taken run, loaded.
-    Loaded(RunId, NodeId, Result<Box<(Loaded, Arc<VersionRow>)>, StoreError>),
+    /// A run that was named, taken and read; `None` when it is not to be taken.
+    Taken(RunId, NodeId, Result<Option<Box<Found>>, StoreError>),
+    /// A taken run, read.
+    Loaded(RunId, NodeId, Result<Box<Found>, StoreError>),
     /// The owner holds something, or lets it go.
     PausesChanged,
     /// Runs were given back.
@@ -61,6 +67,13 @@ pub enum Msg {
     Close,
     /// Kill whatever is in motion, and say when it is dead.
     Abandon(RpcReplyPort<()>),
+}
+
+/// A run as it was read from the database.
+pub struct Found {
+    loaded: Loaded,
+    version: Arc<VersionRow>,
+    inbox: Inbox,
 }
 
 /// The supervisor of all runs of a node.
@@ -75,9 +88,11 @@ pub struct State {
     runs: HashMap<RunId, ActorRef<run::Msg>>,
     /// The run of each actor, and whether its end gives a slot back.
     by_actor: HashMap<ActorId, (RunId, bool)>,
-    /// How many runs are taken and not in motion yet.
-    loading: usize,
-    /// Runs that got a hint while their actor may already have been on its way out.
+    /// Runs that are taken and not in motion yet.
+    loading: HashSet<RunId>,
+    /// Runs that are being taken by name.
+    named: HashSet<RunId>,
+    /// Runs that got a hint while they were read, or while their actor may have been on its way out.
     hinted: HashSet<RunId>,
     /// Runs that this node owns without having them in motion, and since when that is known.
     suspects: HashMap<RunId, Instant>,
@@ -101,7 +116,7 @@ pub struct State {
 
 impl State {
     fn in_motion(&self) -> usize {
-        self.runs.len() + self.loading + self.resting.len() + self.releasing
+        self.runs.len() + self.loading.len() + self.named.len() + self.resting.len() + self.releasing
     }
 }
 
@@ -135,6 +150,7 @@ impl Actor for Supervisor {
             Msg::Owned(node, owned) => self.sweep(&myself, state, node, owned),
             Msg::Claimed(taken) => self.claimed(&myself, state, *taken),
             Msg::NextDue(pause) => self.set_timer(&myself, state, pause),
+            Msg::Taken(run, node, taken) => self.taken(&myself, state, run, node, taken).await,
             Msg::Loaded(run, node, loaded) => self.loaded(&myself, state, run, node, loaded).await,
             Msg::Released => self.released(&myself, state),
             Msg::Close => self.close(state),
@@ -175,6 +191,9 @@ impl Supervisor {
         }
         match Actor::spawn_linked(None, RunActor, begin, myself.get_cell()).await {
             Ok((actor, _)) => {
+                if state.hinted.contains(&run) {
+                    let _ = actor.cast(run::Msg::Listen);
+                }
                 state.by_actor.insert(actor.get_id(), (run, slot));
                 state.runs.insert(run, actor);
             }
@@ -185,6 +204,7 @@ impl Supervisor {
     fn wake(&self, myself: &ActorRef<Msg>, state: &mut State, run: Option<RunId>) {
         match run {
             Some(run) if self.listen(state, run) => {}
+            Some(run) if self.take(myself, state, run) => return,
             Some(run) => self.engine.wakeups.told(run), // it may be in motion elsewhere
             None => {
                 state.polls += 1;
@@ -214,9 +234,15 @@ impl Supervisor {
         self.claim(myself, state);
     }
 
-    /// Lets a run hear what it was told, if it is in motion here.
+    /// Lets a run hear what it was told, if it is in motion here or about to be.
     fn listen(&self, state: &mut State, run: RunId) -> bool {
-        let Some(actor) = state.runs.get(&run) else { return false };
+        let Some(actor) = state.runs.get(&run) else {
+            let comes = state.loading.contains(&run) || state.named.contains(&run);
+            if comes {
+                state.hinted.insert(run);
+            }
+            return comes;
+        };
         state.hinted.insert(run);
         actor.cast(run::Msg::Listen).is_ok()
     }
@@ -268,6 +294,42 @@ impl Supervisor {
         });
     }
 
+    /// Takes the run that was named and reads it, in one round trip, if there is room and few are; many are
+    /// taken faster together. Gives whether that is on its way.
+    fn take(&self, myself: &ActorRef<Msg>, state: &mut State, run: RunId) -> bool {
+        let Some(node) = self.engine.lease.surely() else { return false };
+        if state.closed || state.named.len() >= NAMED || self.engine.gate.room(state.in_motion()) == 0 {
+            return false;
+        }
+        state.named.insert(run);
+        let (engine, myself) = (self.engine.clone(), myself.clone());
+        tokio::spawn(async move {
+            let taken = taken(&engine, node, run).await;
+            let _ = myself.cast(Msg::Taken(run, node, taken));
+        });
+        true
+    }
+
+    async fn taken(
+        &self,
+        myself: &ActorRef<Msg>,
+        state: &mut State,
+        run: RunId,
+        node: NodeId,
+        taken: Result<Option<Box<Found>>, StoreError>,
+    ) {
+        state.named.remove(&run);
+        if let Some(found) = taken.transpose() {
+            return self.loaded(myself, state, run, node, found).await;
+        }
+        // It may be on its way by another claim, and what it was told since would be missed.
+        if !state.loading.contains(&run) && !state.runs.contains_key(&run) {
+            state.hinted.remove(&run);
+        }
+        self.engine.wakeups.told(run); // it may be in motion elsewhere
+        self.claim(myself, state); // or wait for its turn, or be due in a moment
+    }
+
     /// Takes runs that are due and runs whose turn it is, as many as there is room for.
     fn claim(&self, myself: &ActorRef<Msg>, state: &mut State) {
         let Some(node) = self.engine.lease.surely() else { return }; // the tick after the renewal looks again
@@ -316,7 +378,7 @@ impl Supervisor {
         state.claiming = false;
         state.fairness = fairness;
         state.more = more;
-        state.loading += runs.len();
+        state.loading.extend(&runs);
         self.engine.in_motion.store(state.in_motion(), Ordering::Relaxed);
         drop(seats); // only now, so that no room is counted as free in between
         runs.into_iter().for_each(|run| self.load(myself, node, run));
@@ -332,7 +394,7 @@ impl Supervisor {
     fn load(&self, myself: &ActorRef<Msg>, node: NodeId, run: RunId) {
         let (engine, myself) = (self.engine.clone(), myself.clone());
         tokio::spawn(async move {
-            let loaded = load(&engine, run).await.map(Box::new);
+            let loaded = read(&engine, run).await;
             let _ = myself.cast(Msg::Loaded(run, node, loaded));
         });
     }
@@ -343,20 +405,23 @@ impl Supervisor {
         state: &mut State,
         run: RunId,
         node: NodeId,
-        loaded: Result<Box<(Loaded, Arc<VersionRow>)>, StoreError>,
+        loaded: Result<Box<Found>, StoreError>,
     ) {
-        state.loading = state.loading.saturating_sub(1);
+        state.loading.remove(&run);
         match loaded {
-            Ok(loaded) => {
-                let (loaded, version) = *loaded;
-                let begin = Begin { engine: self.engine.clone(), loaded, version, node, fresh: false };
+            Ok(found) => {
+                let Found { loaded, version, inbox } = *found;
+                let begin = Begin { engine: self.engine.clone(), loaded, version, node, inbox: Some(inbox) };
                 self.begin(myself, state, begin).await;
             }
-            // No fault of the run: the sweep gives it back.
-            Err(error) if error.retryable() => {
-                tracing::warn!(%run, %error, "a run that is due cannot be loaded now");
+            Err(error) => {
+                state.hinted.remove(&run);
+                match error.retryable() {
+                    // No fault of the run: the sweep gives it back.
+                    true => tracing::warn!(%run, %error, "a run that is due cannot be loaded now"),
+                    false => self.crashed(myself, node, run, error.to_string()),
+                }
             }
-            Err(error) => self.crashed(myself, node, run, error.to_string()),
         }
     }
 
@@ -394,9 +459,21 @@ impl Supervisor {
     }
 }
 
-async fn load(engine: &Engine, run: RunId) -> Result<(Loaded, Arc<VersionRow>), StoreError> {
-    let loaded = engine.store.load_run(run).await?;
-    let loaded = loaded.ok_or_else(|| StoreError::corrupt(format!("run {run}"), "its journal is empty"))?;
+/// The named run, if it could be taken.
+async fn taken(engine: &Engine, node: NodeId, run: RunId) -> Result<Option<Box<Found>>, StoreError> {
+    match engine.store.take_run(node, run).await? {
+        Some(read) => found(engine, read).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+async fn read(engine: &Engine, run: RunId) -> Result<Box<Found>, StoreError> {
+    let read = engine.store.read_run(run).await?;
+    found(engine, read.ok_or_else(|| StoreError::corrupt(format!("run {run}"), "its journal is empty"))?)
+        .await
+}
+
+async fn found(engine: &Engine, (loaded, inbox): (Loaded, Inbox)) -> Result<Box<Found>, StoreError> {
     let version = engine.version(loaded.run.opened.version).await?;
-    Ok((loaded, version))
+    Ok(Box::new(Found { loaded, version, inbox }))
 }

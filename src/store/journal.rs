@@ -1,8 +1,8 @@
 //! The journal and its group commit.
 //!
 //! A transition of a run is a value, [`Commit`]. [`Writer::write`] puts many of them into the
-//! database as **one statement**: its first arm updates the rows of the runs, guarded by owner and
-//! sequence number; every other arm joins the runs that were accepted. One round trip, one implicit
+//! database as **one statement**: its first arms find the rows of the runs, guarded by owner and sequence
+//! number, and update those that change; every other arm joins the runs that were accepted. One round trip, one implicit
 //! transaction; a refused transition drops out by itself while the others land.
 //!
 //! - [`seal`] chains entries by hash; [`rows`] turns events into rows of effects and reviews;
@@ -39,6 +39,8 @@ pub struct Commit {
     pub expected_seq: i64,
     /// What to append.
     pub entries: Vec<Sealed>,
+    /// Whether its owner knows that the run's row says already that it is running.
+    pub running: bool,
     /// What the run does next. A run that rests gives up its owner.
     pub rest: Rest,
     /// Stay the owner although nothing is under way: something is due within seconds.
@@ -53,6 +55,14 @@ pub struct Commit {
     pub publish: Option<Happening>,
     /// Whether the run may hold a slot of its workflow's concurrency limit, to be given back when it ends.
     pub slot: bool,
+}
+
+impl Commit {
+    /// Whether nothing of it changes the run's row, nor any other than the journal. What concerns effects and
+    /// reviews always takes the row, and its lock: no two nodes may so much as begin an effect.
+    fn keeps_row(&self) -> bool {
+        self.running && self.rest == Rest::Busy && rows::Rows::of(&[self]).is_empty()
+    }
 }
 
 /// A run to open.

@@ -77,6 +77,28 @@ pub struct Inbox {
     pub messages: Vec<(String, Value)>,
 }
 
+impl Inbox {
+    /// Of the rows of `INBOX`.
+    pub(super) fn of(rows: &[Row]) -> Self {
+        let message = |row: &Row| Some((row.get::<_, Option<String>>(1)?, row.get::<_, Option<Value>>(2)?));
+        let signals = rows.first().map_or(0, |row| row.get(0));
+        Self { signals, messages: rows.iter().filter_map(message).collect() }
+    }
+}
+
+pub(super) const INBOX: &str = "
+    select r.signals, i.topic, i.data from runs r left join inbox i on i.run_id = r.id
+    where r.id = $1 order by i.at";
+
+/// Takes one run, if it is due. This does not wait for the disk: nothing depends on whose the run is until
+/// its node writes more of it, and flushes this along.
+pub(super) const TAKE_RUN: &str = "
+    update runs r set node = $1, wake_at = null
+    where r.id = $2 and r.wake_at <= now() and r.node is null and r.finished_at is null
+        and not exists (select from pauses p where p.scope in ('all', 'workflow:' || r.workflow))
+        and exists (select from nodes where id = $1)
+        and set_config('synchronous_commit', 'off', true) is not null";
+
 /// Where a page of a list begins: behind this run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct After {
@@ -249,20 +271,8 @@ impl Store {
     /// When the database does not answer.
     pub async fn inbox(&self, run: RunId) -> Result<Inbox, StoreError> {
         let client = self.client().await?;
-        let statement = client
-            .prepare_cached(
-                "select r.signals, i.topic, i.data from runs r left join inbox i on i.run_id = r.id
-                 where r.id = $1 order by i.at",
-            )
-            .await?;
-        let mut inbox = Inbox::default();
-        for row in client.query(&statement, &[&run.0]).await? {
-            inbox.signals = row.get(0);
-            if let (Some(topic), Some(data)) = (row.get(1), row.get(2)) {
-                inbox.messages.push((topic, data));
-            }
-        }
-        Ok(inbox)
+        let statement = client.prepare_cached(INBOX).await?;
+        Ok(Inbox::of(&client.query(&statement, &[&run.0]).await?))
     }
 
     /// Asks a run to stop. One that is queued leaves the queue: it has nothing to wait for any more, and

@@ -11,7 +11,7 @@ use serde_json::json;
 use steward::connectors::{Call, Connector};
 use steward::domain::action::{Action, Repeat};
 use steward::domain::event::{Event, Opened as Input, Verdict};
-use steward::domain::ids::RunId;
+use steward::domain::ids::{NodeId, RunId};
 use steward::domain::label::Label;
 use steward::domain::plan::{EffectResult, Entry, Rest};
 use steward::orchestrator::journal::Journal;
@@ -140,24 +140,7 @@ async fn what_was_queued_under_a_lost_lease_never_lands_though_the_same_node_too
     let (open, first) = opened(&lease, version);
     let run = open.run;
     journal.open(open).await.unwrap();
-    let cancelling = Entry {
-        event: Event::RunCancelling { by: "owner".into() },
-        actor: "owner".into(),
-        label: Label::Owner,
-    };
-    let transition = |node| Commit {
-        run,
-        node,
-        expected_seq: 1,
-        entries: seal(first.hash, 1, first.at, vec![cancelling.clone()]),
-        rest: Rest::Busy,
-        nap: false,
-        signals: 0,
-        heard: Vec::new(),
-        at: first.at,
-        publish: None,
-        slot: false,
-    };
+    let transition = |node| cancelling(run, node, &first, "owner");
     let stale = transition(lease.node());
 
     sql(&store, "update nodes set lease_until = now() - interval '1 second'").await;
@@ -173,6 +156,49 @@ async fn what_was_queued_under_a_lost_lease_never_lands_though_the_same_node_too
     let (stale, fresh) = (commit(&journal, stale), commit(&journal, transition(lease.node())));
     assert!(matches!(stale.await.unwrap(), Err(CommitError::Fenced)));
     fresh.await.unwrap().unwrap();
+    assert_eq!(store.verify_run(run).await.unwrap(), None);
+}
+
+/// A second entry, which leaves the run's row as it is.
+fn cancelling(run: RunId, node: NodeId, first: &Sealed, by: &str) -> Commit {
+    let event = Event::RunCancelling { by: by.into() };
+    let entry = Entry { event, actor: by.into(), label: Label::Owner };
+    Commit {
+        run,
+        node,
+        expected_seq: 1,
+        entries: seal(first.hash, 1, first.at, vec![entry]),
+        running: true,
+        rest: Rest::Busy,
+        nap: false,
+        signals: 0,
+        heard: Vec::new(),
+        at: first.at,
+        publish: None,
+        slot: false,
+    }
+}
+
+#[tokio::test]
+async fn a_number_in_a_journal_is_given_once_though_two_writers_of_one_node_believe_it_free() {
+    let store = database().await;
+    let rig = Rig::over(store.clone(), ten_steps(), Vec::new()).await;
+    let version = rig.door.engine().current(&"test".into()).unwrap().digest;
+    rig.door.stop().await;
+    let (one, two) =
+        (Journal::start(store.config()).await.unwrap(), Journal::start(store.config()).await.unwrap());
+    let lease = Lease::take(&store, LEASE, false).await.unwrap();
+    let ((open, first), (other, other_first)) = (opened(&lease, version), opened(&lease, version));
+    let (run, other_run) = (open.run, other.run);
+    one.open(open).await.unwrap();
+    one.open(other).await.unwrap();
+    commit(&one, cancelling(run, lease.node(), &first, "owner")).await.unwrap().unwrap();
+    let twice = commit(&two, cancelling(run, lease.node(), &first, "somebody else"));
+    let beside = commit(&two, cancelling(other_run, lease.node(), &other_first, "owner"));
+    assert!(matches!(twice.await.unwrap(), Err(CommitError::Fenced)));
+    beside.await.unwrap().unwrap();
+    let journal = store.journal(run, 1, 10).await.unwrap();
+    assert_eq!(journal.iter().map(|entry| entry.actor.as_str()).collect::<Vec<_>>(), ["owner"]);
     assert_eq!(store.verify_run(run).await.unwrap(), None);
 }
 

@@ -454,10 +454,10 @@ async fn count(config: Config, village: Village) {
     }
 }
 
-/// The sum of all journals' lengths, and how many runs have not ended.
+/// How many entries the journals have, and how many runs have not ended.
 async fn standing(config: &Config) -> Result<(i64, i64)> {
     let statement =
-        "select coalesce(sum(seq), 0)::int8, count(*) filter (where finished_at is null) from runs";
+        "select (select count(*) from journal), count(*) filter (where finished_at is null) from runs";
     let row = database::connect(config).await?.query_one(statement, &[]).await?;
     Ok((row.get(0), row.get(1)))
 }

@@ -3,13 +3,15 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 
 use crate::domain::digest::Digest;
 use crate::domain::event::Event;
-use crate::domain::ids::RunId;
+use crate::domain::ids::{NodeId, RunId};
 use crate::domain::label::Label;
 use crate::domain::run::Run;
 use crate::store::journal::seal::{genesis, link};
+use crate::store::runs::{INBOX, Inbox, TAKE_RUN};
 use crate::store::{Store, StoreError};
 
 /// A run with what its owner needs to go on with it.
@@ -46,6 +48,9 @@ pub struct JournalEntry {
 pub(crate) const COLUMNS: &str = "seq, kind, at, actor, label, data,
     coalesce(data_digest, sha256(convert_to(data::text, 'UTF8'))) as data_digest, hash";
 
+/// What a fold needs of a run's entries.
+const STORY: &str = "select seq, kind, at, data, hash from journal where run_id = $1 order by seq";
+
 /// What is wrong with a chain.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
 pub struct Broken {
@@ -66,19 +71,44 @@ impl Store {
     /// # Errors
     /// [`StoreError::Corrupt`] when the journal cannot be read or folded.
     pub async fn load_run(&self, run: RunId) -> Result<Option<Loaded>, StoreError> {
-        let entries = self.journal(run, 0, i64::MAX).await?;
-        let Some(last) = entries.last() else { return Ok(None) };
-        let head = last.hash;
-        let corrupt = |seq: i64, why: String| StoreError::corrupt(format!("entry {seq} of run {run}"), why);
-        let mut events = Vec::with_capacity(entries.len());
-        for entry in entries {
-            let (seq, at) = (entry.seq, entry.at);
-            let event: Event = serde_json::from_value(json!({"kind": entry.kind, "data": entry.data}))
-                .map_err(|error| corrupt(seq, error.to_string()))?;
-            events.push((event, at));
+        let client = self.client().await?;
+        let statement = client.prepare_cached(STORY).await?;
+        folded(run, &client.query(&statement, &[&run.0]).await?)
+    }
+
+    /// A run and what it was told, in one round trip; `None` when there is no such run.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] when the journal cannot be read or folded.
+    pub async fn read_run(&self, run: RunId) -> Result<Option<(Loaded, Inbox)>, StoreError> {
+        let client = self.client().await?;
+        let (story, inbox) = (client.prepare_cached(STORY).await?, client.prepare_cached(INBOX).await?);
+        // Polled in this order, the statements go out together and are carried out in this order.
+        let id: [&(dyn ToSql + Sync); 1] = [&run.0];
+        let (rows, told) = tokio::try_join!(client.query(&story, &id), client.query(&inbox, &id))?;
+        Ok(folded(run, &rows)?.map(|loaded| (loaded, Inbox::of(&told))))
+    }
+
+    /// Takes a run that is due, and reads it as [`Store::read_run`] does, in one round trip; `None` when it is
+    /// not due, held, or another node's.
+    ///
+    /// # Errors
+    /// As [`Store::read_run`]; the run may have been taken then.
+    pub async fn take_run(&self, node: NodeId, run: RunId) -> Result<Option<(Loaded, Inbox)>, StoreError> {
+        let client = self.client().await?;
+        let take = client.prepare_cached(TAKE_RUN).await?;
+        let (story, inbox) = (client.prepare_cached(STORY).await?, client.prepare_cached(INBOX).await?);
+        let (ids, id): ([&(dyn ToSql + Sync); 2], [&(dyn ToSql + Sync); 1]) = ([&node.0, &run.0], [&run.0]);
+        // What is read behind the taking is read after it: from then on nobody else can write it.
+        let (taken, rows, told) = tokio::try_join!(
+            client.execute(&take, &ids),
+            client.query(&story, &id),
+            client.query(&inbox, &id)
+        )?;
+        if taken == 0 {
+            return Ok(None);
         }
-        let run = Run::fold(run, events).map_err(|illegal| corrupt(illegal.seq, illegal.to_string()))?;
-        Ok(Some(Loaded { run, head }))
+        Ok(folded(run, &rows)?.map(|loaded| (loaded, Inbox::of(&told))))
     }
 
     /// The number and hash of a run's last entry.
@@ -114,6 +144,21 @@ impl Store {
         let entries = self.journal(run, 0, i64::MAX).await?;
         Ok(check_chain(run, &entries).err())
     }
+}
+
+/// The fold of `STORY`.
+fn folded(run: RunId, rows: &[Row]) -> Result<Option<Loaded>, StoreError> {
+    let Some(last) = rows.last() else { return Ok(None) };
+    let corrupt = |seq: i64, why: String| StoreError::corrupt(format!("entry {seq} of run {run}"), why);
+    let mut events = Vec::with_capacity(rows.len());
+    for row in rows {
+        let (kind, data): (&str, Option<Value>) = (row.get(1), row.get(3));
+        let event: Event = serde_json::from_value(json!({"kind": kind, "data": data}))
+            .map_err(|error| corrupt(row.get(0), error.to_string()))?;
+        events.push((event, row.get(2)));
+    }
+    let folded = Run::fold(run, events).map_err(|illegal| corrupt(illegal.seq, illegal.to_string()))?;
+    Ok(Some(Loaded { run: folded, head: digest(last, 4)? }))
 }
 
 /// Holds the entries of one run, in order, against the chain.

@@ -6,13 +6,17 @@
 //! the batch. As a hashed subplan the test is linear. `(r.node = $1) is true` keeps it from starting
 //! with all runs of the node instead of with the runs of the batch.
 
+///
+/// A transition that `keeps` the row as it is (the run goes on running, nobody is told or asked) does not
+/// write it: its fence is that the row names the node, and the key of the journal, which gives a number to
+/// one writer only. `runs.seq` is therefore the entry the row last changed with; the journal may be ahead.
 pub(super) const ACCEPT: &str = "
     with t as (
         select * from unnest($2::uuid[], $3::int8[], $4::int8[], $5::text[], $6::timestamptz[], $7::bool[],
-            $8::timestamptz[], $9::int4[])
-            as t (run_id, expected, seq, status, wake_at, release, finished_at, signals)
+            $8::timestamptz[], $9::int4[], $19::bool[])
+            as t (run_id, expected, seq, status, wake_at, release, finished_at, signals, keeps)
     ),
-    accepted as (
+    changed_runs as (
         update runs r
         set seq = t.seq,
             status = t.status,
@@ -22,8 +26,14 @@ pub(super) const ACCEPT: &str = "
                 else t.wake_at end,
             finished_at = t.finished_at
         from t
-        where r.id = t.run_id and (r.node = $1) is true and r.seq = t.expected
+        where not t.keeps and r.id = t.run_id and (r.node = $1) is true and r.seq <= t.expected
         returning r.id
+    ),
+    accepted as (
+        select id from changed_runs
+        union all
+        select r.id from t join runs r on r.id = t.run_id
+        where t.keeps and (r.node = $1) is true and r.seq <= t.expected
     ),
     appended as (
         insert into journal (run_id, seq, kind, at, actor, label, data, hash)
@@ -46,12 +56,19 @@ pub(super) const SINGLE: &str = "
                 when $8::timestamptz is null and $7::bool and r.signals > $9::int4 then now()
                 else $6::timestamptz end,
             finished_at = $8::timestamptz
-        where r.id = $2 and (r.node = $1) is true and r.seq = $3
+        where r.id = $2 and (r.node = $1) is true and r.seq <= $3
         returning r.id
     )
     insert into journal (run_id, seq, kind, at, actor, label, data, hash)
     select id, $10::int8, $11::text, $12::timestamptz, $13::text, $14::text, $15::text::json, $16::bytea
     from accepted
+    returning run_id";
+
+/// [`SINGLE`] for a transition that keeps the run's row: what a step of a run in motion costs.
+pub(super) const SINGLE_KEPT: &str = "
+    insert into journal (run_id, seq, kind, at, actor, label, data, hash)
+    select r.id, $4::int8, $5::text, $6::timestamptz, $7::text, $8::text, $9::text::json, $10::bytea
+    from runs r where r.id = $2 and (r.node = $1) is true and r.seq <= $3::int8
     returning run_id";
 
 pub(super) const WIDE_ARMS: &str = ",
@@ -60,8 +77,8 @@ pub(super) const WIDE_ARMS: &str = ",
             proposed_at, started_at)
         select e.id, e.run_id, e.step, e.attempt, e.action, e.key, e.digest, e.request::jsonb, e.labels::jsonb,
             e.status, e.at, e.started_at
-        from unnest($19::uuid[], $20::uuid[], $21::text[], $22::int4[], $23::text[], $24::text[], $25::bytea[],
-            $26::text[], $27::text[], $28::text[], $29::timestamptz[], $30::timestamptz[])
+        from unnest($20::uuid[], $21::uuid[], $22::text[], $23::int4[], $24::text[], $25::text[], $26::bytea[],
+            $27::text[], $28::text[], $29::text[], $30::timestamptz[], $31::timestamptz[])
             as e (id, run_id, step, attempt, action, key, digest, request, labels, status, at, started_at)
         where (e.run_id in (select id from accepted)) is true
     ),
@@ -73,16 +90,16 @@ pub(super) const WIDE_ARMS: &str = ",
             response = coalesce(e.response::jsonb, f.response),
             started_at = coalesce(f.started_at, e.started_at),
             ended_at = coalesce(e.ended_at, f.ended_at)
-        from unnest($31::uuid[], $32::uuid[], $33::text[], $34::bytea[], $35::text[], $36::text[],
-            $37::timestamptz[], $38::timestamptz[])
+        from unnest($32::uuid[], $33::uuid[], $34::text[], $35::bytea[], $36::text[], $37::text[],
+            $38::timestamptz[], $39::timestamptz[])
             as e (id, run_id, status, digest, request, response, started_at, ended_at)
         where f.id = e.id and (e.run_id in (select id from accepted)) is true
     ),
     asked as (
         insert into reviews (id, run_id, step, ask, digest, title, question, opened_at, due_at)
         select q.id, q.run_id, q.step, q.ask, q.digest, q.title, q.question::jsonb, q.opened_at, q.due_at
-        from unnest($39::uuid[], $40::uuid[], $41::text[], $42::text[], $43::bytea[], $44::text[], $45::text[],
-            $46::timestamptz[], $47::timestamptz[])
+        from unnest($40::uuid[], $41::uuid[], $42::text[], $43::text[], $44::bytea[], $45::text[], $46::text[],
+            $47::timestamptz[], $48::timestamptz[])
             as q (id, run_id, step, ask, digest, title, question, opened_at, due_at)
         where (q.run_id in (select id from accepted)) is true
     ),
@@ -91,29 +108,29 @@ pub(super) const WIDE_ARMS: &str = ",
         set status = case when q.superseded and v.status = 'open' then 'superseded' else v.status end,
             decided_at = coalesce(v.decided_at, q.at),
             consumed_at = coalesce(v.consumed_at, q.at)
-        from unnest($48::uuid[], $49::uuid[], $50::bool[], $51::timestamptz[]) as q (id, run_id, superseded, at)
+        from unnest($49::uuid[], $50::uuid[], $51::bool[], $52::timestamptz[]) as q (id, run_id, superseded, at)
         where v.id = q.id and (q.run_id in (select id from accepted)) is true
     ),
     heard as (
         delete from inbox i
-        using unnest($52::uuid[], $53::text[]) as h (run_id, topic)
+        using unnest($53::uuid[], $54::text[]) as h (run_id, topic)
         where (h.run_id in (select id from accepted)) is true and i.run_id = h.run_id and i.topic = h.topic
     ),
     waiting as (
         insert into waits (run_id, step, name, match)
         select w.run_id, w.step, w.name, w.match
-        from unnest($54::uuid[], $55::text[], $56::text[], $57::text[]) as w (run_id, step, name, match)
+        from unnest($55::uuid[], $56::text[], $57::text[], $58::text[]) as w (run_id, step, name, match)
         where (w.run_id in (select id from accepted)) is true
     ),
     waited as (
         delete from waits w
-        using unnest($58::uuid[], $59::text[]) as e (run_id, step)
+        using unnest($59::uuid[], $60::text[]) as e (run_id, step)
         where (e.run_id in (select id from accepted)) is true and w.run_id = e.run_id and w.step = e.step
     ),
     happened as (
         insert into events (id, name, match, data, label)
         select e.id, e.name, e.match, e.data::jsonb, e.label
-        from unnest($60::uuid[], $61::uuid[], $62::text[], $63::text[], $64::text[], $65::text[])
+        from unnest($61::uuid[], $62::uuid[], $63::text[], $64::text[], $65::text[], $66::text[])
             as e (id, run_id, name, match, data, label)
         where (e.run_id in (select id from accepted)) is true
     )";

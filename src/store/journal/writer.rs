@@ -12,13 +12,14 @@ use crate::domain::plan::{EffectKey, Rest};
 use crate::store::StoreError;
 use crate::store::journal::queue::{FREED_ARM, QUEUED_ARM, QueueRows, freed};
 use crate::store::journal::rows::Rows;
-use crate::store::journal::statements::{ACCEPT, OPEN, PLANNING, SINGLE, WIDE_ARMS};
+use crate::store::journal::statements::{ACCEPT, OPEN, PLANNING, SINGLE, SINGLE_KEPT, WIDE_ARMS};
 use crate::store::journal::{Commit, CommitError, Open, Opened, Sealed};
 
 /// One connection that writes batches.
 pub struct Writer {
     client: Client,
     single: Statement,
+    single_kept: Statement,
     narrow: Statement,
     wide: Statement,
     wide_freeing: Statement,
@@ -54,6 +55,7 @@ impl Writer {
         });
         client.batch_execute(PLANNING).await?;
         let single = client.prepare(SINGLE).await?;
+        let single_kept = client.prepare(SINGLE_KEPT).await?;
         let narrow = client.prepare(&format!("{ACCEPT} select id from accepted")).await?;
         let wide = client.prepare(&format!("{ACCEPT}{WIDE_ARMS} select id from accepted")).await?;
         let wide_freeing =
@@ -77,6 +79,7 @@ impl Writer {
         Ok(Self {
             client,
             single,
+            single_kept,
             narrow,
             wide,
             wide_freeing,
@@ -108,12 +111,14 @@ impl Writer {
             && freed.is_empty()
             && let (Some(run), Some(entry)) = (runs.only(), entries.only())
         {
-            params.extend(run);
+            let kept = runs.keeps == [true];
+            params.extend(if kept { &run[..2] } else { &run[..] });
             params.extend(entry);
-            return self.accepted(&self.single, &params).await;
+            return self.accepted(if kept { &self.single_kept } else { &self.single }, &params).await;
         }
         runs.push(&mut params);
         entries.push(&mut params);
+        params.push(&runs.keeps);
         if rows.is_empty() && freed.is_empty() {
             return self.accepted(&self.narrow, &params).await;
         }
@@ -201,7 +206,7 @@ impl Writer {
         Ok(match hash {
             Some(hash) if hash == last.hash.0 => Landed::Yes,
             Some(_) => Landed::Never,
-            None if seq == commit.expected_seq && node == Some(commit.node.0) => Landed::No,
+            None if seq <= commit.expected_seq && node == Some(commit.node.0) => Landed::No,
             None => Landed::Never,
         })
     }
@@ -215,12 +220,19 @@ pub fn refused(commit: &Commit, error: StoreError) -> CommitError {
         _ => None,
     });
     match (error.constraint(), proposal) {
+        // Another node was faster with the same number.
+        (Some(constraint), _) if is_journal_key(constraint) => CommitError::Fenced,
         (Some("effects_dedupe_key"), Some(proposal)) => CommitError::KeyTaken(EffectKey {
             action: proposal.action.action.clone(),
             key: proposal.key.clone(),
         }),
         _ => CommitError::Store(error),
     }
+}
+
+/// Each partition of the journal has the key under a name of its own.
+fn is_journal_key(constraint: &str) -> bool {
+    constraint.starts_with("journal_") && (constraint.ends_with("_pk") || constraint.ends_with("_pkey"))
 }
 
 struct RunRows {
@@ -232,6 +244,7 @@ struct RunRows {
     release: Vec<bool>,
     finished_at: Vec<Option<Timestamp>>,
     signals: Vec<i32>,
+    keeps: Vec<bool>,
 }
 
 impl RunRows {
@@ -249,6 +262,7 @@ impl RunRows {
             release: commits.iter().map(|c| c.rest != Rest::Busy && !c.nap).collect(),
             finished_at: commits.iter().map(|c| matches!(c.rest, Rest::Over(_)).then_some(c.at)).collect(),
             signals: commits.iter().map(|c| c.signals).collect(),
+            keeps: commits.iter().map(|c| c.keeps_row()).collect(),
         }
     }
 
