@@ -183,6 +183,8 @@ pub enum Answer {
     Owner {
         /// Why none could, one sentence each.
         reasons: Vec<String>,
+        /// A draft that nobody could go over, and where it came from.
+        draft: Option<Box<(Value, Label)>>,
     },
     /// Not at all, for now or for good.
     Failed(StepError),

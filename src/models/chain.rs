@@ -69,7 +69,10 @@ impl<'a> Walk<'a> {
         let mut failures = Failures { tier, of: Vec::new() };
         for model in chain {
             let answer = match (model.as_str(), draft) {
-                ("owner", _) => return Err(Answer::Owner { reasons: failures.reasons() }),
+                ("owner", draft) => {
+                    let draft = draft.map(|draft| Box::new((draft.output.clone(), draft.label)));
+                    return Err(Answer::Owner { reasons: failures.reasons(), draft });
+                }
                 ("encoder", Some(_)) => continue,
                 ("canned", Some(draft)) => return Ok(draft.clone()),
                 ("encoder", None) => self.ask_encoder().await,

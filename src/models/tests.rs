@@ -217,7 +217,7 @@ async fn a_refusal_goes_to_the_next_model_at_once_and_the_owner_hears_every_reas
         "`one` gave no answer: it declined: I won't.".to_owned(),
         "`canned` gave no answer: the agent has no canned output.".into(),
     ];
-    assert_eq!(answer, Answer::Owner { reasons });
+    assert_eq!(answer, Answer::Owner { reasons, draft: None });
 }
 
 #[tokio::test]
@@ -334,7 +334,7 @@ async fn a_provider_without_its_key_is_passed_over_with_the_variables_name() {
     let (calls, answer) = ask(&models).await;
     assert_eq!(outline(&calls), ["one: STEWARD_TEST_NO_SUCH_KEY is not set"]);
     let reasons = vec!["`one` gave no answer: STEWARD_TEST_NO_SUCH_KEY is not set.".to_owned()];
-    assert_eq!(answer, Answer::Owner { reasons });
+    assert_eq!(answer, Answer::Owner { reasons, draft: None });
     assert!(server.asked().is_empty());
 }
 
@@ -420,7 +420,7 @@ async fn a_blank_text_gets_the_lowest_confidence_and_an_agent_without_classes_th
     assert!(matches!(answer, Answer::Output { confidence: Some(0.0), .. }), "{answer:?}");
     let (_, answer) = ask(&models).await;
     assert!(
-        matches!(answer, Answer::Owner { ref reasons } if reasons[0].contains("no classes")),
+        matches!(answer, Answer::Owner { ref reasons, .. } if reasons[0].contains("no classes")),
         "{answer:?}"
     );
 }
@@ -438,7 +438,10 @@ async fn a_canned_output_knows_the_encoders_class_and_must_fit_the_schema() {
 
     spec["canned"]["output"]["class"] = json!("{{ with.text }}");
     let (_, answer) = ask_as(&models, &agent(spec), with, Label::Untrusted).await;
-    assert!(matches!(answer, Answer::Owner { ref reasons } if reasons[0].contains("/class")), "{answer:?}");
+    assert!(
+        matches!(answer, Answer::Owner { ref reasons, .. } if reasons[0].contains("/class")),
+        "{answer:?}"
+    );
 }
 
 #[tokio::test]

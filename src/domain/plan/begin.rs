@@ -286,7 +286,12 @@ impl Planner<'_, '_> {
     }
 
     /// The owner is the last model of every chain: the form is the output schema.
-    pub(super) fn ask_for_answer(&mut self, step: &Step, reasons: &[String]) -> Result<(), IllegalEvent> {
+    pub(super) fn ask_for_answer(
+        &mut self,
+        step: &Step,
+        reasons: &[String],
+        draft: Option<&(Value, Label)>,
+    ) -> Result<(), IllegalEvent> {
         let StepKind::Agent(wanted) = &step.kind else { return Ok(()) };
         let Some(agent) = self.env.version.agents.get(&wanted.agent) else {
             return self.fail(step, ErrorKind::Invalid, format!("there is no agent `{}`", wanted.agent));
@@ -318,7 +323,7 @@ impl Planner<'_, '_> {
             digest: Digest::of_json(&json!({"agent": agent.agent, "with": with})),
             title,
             reasons: all,
-            artifacts: artifacts.collect(),
+            artifacts: draft.map(drafted).into_iter().chain(artifacts).take(MAX_ARTIFACTS).collect(),
             action: None,
             form: Some(agent.output.clone()),
             due_at: None,
@@ -475,6 +480,10 @@ impl Planner<'_, '_> {
 
 /// A step begun, or the template that could not be filled in.
 pub(super) type Begun = Result<Result<(), IllegalEvent>, TemplateError>;
+
+fn drafted((value, label): &(Value, Label)) -> Artifact {
+    Artifact { title: "draft".into(), label: *label, value: value.clone() }
+}
 
 fn reach(wanted: &ActionStep) -> Reach {
     action::spec(&wanted.action).map_or(Reach::External, |spec| spec.reach)

@@ -146,7 +146,7 @@ impl Planner<'_, '_> {
                 };
                 self.emit(actor(step), *label, event)
             }
-            Answer::Owner { reasons } => self.ask_for_answer(step, reasons),
+            Answer::Owner { reasons, draft } => self.ask_for_answer(step, reasons, draft.as_deref()),
             Answer::Failed(error) => self.failed_attempt(step, error),
         }
     }

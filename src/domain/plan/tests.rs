@@ -317,7 +317,8 @@ fn a_passing_failure_is_tried_again_later_and_a_lasting_one_is_not() {
 fn the_owner_is_the_last_model_and_the_answer_is_the_owners_word() {
     let mut story = Story::new(vec![draft("draft", &[])]);
     story.tick();
-    let asked = story.learn(&[answered("draft", Answer::Owner { reasons: vec!["no key is set".into()] })]);
+    let asked = story
+        .learn(&[answered("draft", Answer::Owner { reasons: vec!["no key is set".into()], draft: None })]);
     let Event::ReviewOpened(question) = &asked.entries[0].event else { panic!() };
     assert_eq!((question.ask, question.form.clone()), (Ask::Answer, Some(json!({"type": "object"}))));
     story.decide(Verdict::Answered { answer: json!({"body": "Hi"}) });

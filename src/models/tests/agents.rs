@@ -138,7 +138,7 @@ async fn in_its_last_turn_a_model_must_answer_and_one_that_does_not_gives_way_to
     let models = Setup::new(&[&server.url]).start(&["one", "owner"]).await;
     let told = Told::default();
     let answer = asked(&told, &models, &reader(json!({"max_turns": 3})), Label::Owner).await;
-    let Answer::Owner { reasons } = answer else { panic!("{answer:?}") };
+    let Answer::Owner { reasons, .. } = answer else { panic!("{answer:?}") };
     assert!(reasons[0].contains("asked for a tool where it had to answer"), "{reasons:?}");
     let choices: Vec<Value> = server.asked().iter().map(|asked| asked.body["tool_choice"].clone()).collect();
     assert_eq!(choices, ["auto", "auto", "none", "none"], "the last is told once more what is wanted");
@@ -227,8 +227,8 @@ async fn where_nobody_can_go_over_it_the_tier_says_what_becomes_of_the_draft() {
         let answer = asked(&told, &models, &agent(json!({"finalize": "final"})), Label::Owner).await;
         match answer {
             Answer::Output { output, .. } => assert!(stands && output["class"] == "lead"),
-            Answer::Owner { reasons } => {
-                assert!(!stands && reasons[0].contains("key was refused"), "{reasons:?}")
+            Answer::Owner { reasons, draft } => {
+                assert!(!stands && draft.is_some() && reasons[0].contains("key was refused"), "{reasons:?}")
             }
             Answer::Failed(error) => panic!("{error}"),
         }

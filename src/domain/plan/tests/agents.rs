@@ -4,7 +4,7 @@ use super::*;
 use crate::domain::event::{ModelCall, ToolCall};
 use crate::domain::sampling::chosen;
 
-fn lookup(label: Label) -> ToolCall {
+pub(super) fn lookup(label: Label) -> ToolCall {
     ToolCall {
         tool: "memory.search".into(),
         model: "m".into(),
@@ -71,6 +71,21 @@ fn a_share_of_what_paid_models_lead_to_is_shown_with_the_reason() {
     assert!(sampled(0.0, 5).is_empty());
     let run = Story::new(Vec::new()).run.id;
     assert_eq!(!sampled(0.5, 5).is_empty(), chosen(run, &"reply".into(), 0.5), "the run chooses");
+}
+
+#[test]
+fn the_owner_who_is_asked_instead_of_a_second_pass_sees_the_draft_first() {
+    let mut story = Story::new(vec![draft("draft", &[])]);
+    story.tick();
+    let written = Some(Box::new((json!({"body": "Hi"}), Label::Untrusted)));
+    let told = story.learn(&[answered("draft", Answer::Owner { reasons: Vec::new(), draft: written })]);
+    let Event::ReviewOpened(question) = &told.entries[0].event else { panic!("{:?}", told.entries) };
+    let shown = &question.artifacts[0];
+    assert_eq!(
+        (shown.title.as_str(), shown.label, &shown.value),
+        ("draft", Label::Untrusted, &json!({"body": "Hi"}))
+    );
+    assert_eq!(question.artifacts.len(), 2, "and what it is about");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use super::*;
 
 /// Anything that can be told to a run, in any order, sensible or not.
 fn any_stimulus() -> impl Strategy<Value = u8> {
-    0u8..18
+    0u8..19
 }
 
 fn concrete(story: &Story, choice: u8) -> Stimulus {
@@ -22,7 +22,7 @@ fn concrete(story: &Story, choice: u8) -> Stimulus {
         1 => Stimulus::Recovered,
         2 => Stimulus::Instant("pure".into()),
         3 => answered("draft", output(json!({"body": "Hi"}))),
-        4 => answered("draft", Answer::Owner { reasons: Vec::new() }),
+        4 => answered("draft", Answer::Owner { reasons: Vec::new(), draft: None }),
         5 => answered("draft", Answer::Failed(failure(ErrorKind::Timeout))),
         6 => answered("draft", Answer::Failed(failure(ErrorKind::Internal))),
         7 => Stimulus::Effect("reply".into(), EffectResult::Succeeded(json!({"ok": true}))),
@@ -35,6 +35,7 @@ fn concrete(story: &Story, choice: u8) -> Stimulus {
         14 => decided(Verdict::Answered { answer: json!("again") }),
         15 => decided(Verdict::Answered { answer: json!({"body": "Hi"}) }),
         16 => decided(Verdict::Expired),
+        17 => Stimulus::LookedUp("draft".into(), super::agents::lookup(Label::Untrusted)),
         _ => Stimulus::Cancel { by: "owner".into() },
     }
 }
