@@ -33,3 +33,4 @@ mod schedules;
 mod schema;
 mod survival;
 mod walkthrough;
+mod watch;
