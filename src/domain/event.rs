@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::domain::action::{Action, Labels};
 use crate::domain::digest::Digest;
 pub use crate::domain::failure::{ErrorKind, StepError};
-use crate::domain::ids::{EffectId, HappeningId, ReviewId, RunId, StepId, WorkflowName};
+use crate::domain::ids::{EffectId, HappeningId, ReservationId, ReviewId, RunId, StepId, WorkflowName};
 use crate::domain::label::Label;
 use crate::domain::policy::Decision;
 
@@ -416,6 +416,9 @@ pub struct ModelCall {
     /// Millionths of the workspace's currency.
     #[serde(default)]
     pub cost_micros: i64,
+    /// The reservation that paid it; none for what is free. The commit that journals the call settles it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reservation: Option<ReservationId>,
     /// How long it took.
     pub millis: u64,
 }

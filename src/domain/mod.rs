@@ -9,11 +9,13 @@
 //! - [`action`], [`policy`], [`label`]: what a step proposes, whether it may, and where its values came from;
 //! - [`admission`]: who begins next when not everybody can;
 //! - [`schedule`], [`gather`]: when runs open by themselves, and what triggers wait for before they open one;
+//! - [`budget`]: what model calls are paid from, and what follows when it is not enough;
 //! - [`ids`], [`digest`], [`money`], [`duration`], [`retry`], [`breaker`], [`retention`]: small, shared, exact.
 
 pub mod action;
 pub mod admission;
 pub mod breaker;
+pub mod budget;
 pub mod digest;
 pub mod duration;
 pub mod event;
