@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::domain::action::{Action, Labels};
+use crate::domain::budget::RunLimit;
 use crate::domain::digest::Digest;
 pub use crate::domain::failure::{ErrorKind, StepError};
 use crate::domain::ids::{EffectId, HappeningId, ReservationId, ReviewId, RunId, StepId, WorkflowName};
@@ -227,6 +228,9 @@ pub struct Parent {
     pub run: RunId,
     /// Its step.
     pub step: StepId,
+    /// That run and those that wait for it in turn, each with its limit: what this one costs they pay too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pays: Vec<RunLimit>,
 }
 
 /// What a run does anew.
@@ -312,6 +316,9 @@ pub struct Question {
     /// When the question expires. A time-out never means yes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub due_at: Option<jiff::Timestamp>,
+    /// What an approval allows this run to cost beyond all limits, millionths of the currency.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allows_micros: Option<i64>,
 }
 
 /// What kind of answer a review wants.
@@ -330,6 +337,8 @@ pub enum Ask {
     Undo,
     /// Steward cannot go on with the run: what now?
     Parked,
+    /// A budget is spent: may this cost more, once?
+    Budget,
 }
 
 impl Ask {
@@ -343,6 +352,7 @@ impl Ask {
             Self::InDoubt => "in_doubt",
             Self::Undo => "undo",
             Self::Parked => "parked",
+            Self::Budget => "budget",
         }
     }
 }

@@ -6,6 +6,7 @@
 //!   until nothing more can happen without waiting;
 //! - [`learn`] says what each stimulus means; [`settle`] what follows from it;
 //! - [`begin`] starts steps and proposes actions; [`decide`] acts on the owner's verdicts;
+//! - [`money`] asks the owner whether something may cost more;
 //! - [`lists`] works through lists, [`waits`] waits for events, moments and other runs;
 //! - [`ending`] brings a run to its end and undoes what it did; [`again`] lets an ended run go on.
 
@@ -15,6 +16,7 @@ pub mod decide;
 mod ending;
 mod learn;
 mod lists;
+mod money;
 mod settle;
 #[cfg(test)]
 mod tests;
@@ -26,6 +28,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::domain::action::{Action, Repeat};
+use crate::domain::budget::Shortage;
 use crate::domain::digest::Digest;
 use crate::domain::event::{Event, ModelCall, Outcome, Proposal, StepError, Topic, Verdict};
 use crate::domain::ids::{EffectId, HappeningId, ReviewId, RunId, StepId, WorkflowName};
@@ -181,6 +184,8 @@ pub enum Answer {
         /// Why none could, one sentence each.
         reasons: Vec<String>,
     },
+    /// A model could have been asked, but a budget does not hold enough: the owner may allow more.
+    Short(Shortage),
     /// Not at all, for now or for good.
     Failed(StepError),
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::domain::admission::Flow;
+use crate::domain::budget::Budget;
 use crate::domain::digest::Digest;
 use crate::domain::duration::Span;
 use crate::domain::ids::{AgentName, StepId, WorkflowName};
@@ -35,6 +36,9 @@ pub struct Version {
     /// How many of its runs may be under way, and who goes first when there is not room for all.
     #[serde(default, skip_serializing_if = "Flow::is_default")]
     pub flow: Flow,
+    /// What its runs may cost.
+    #[serde(default, skip_serializing_if = "Budget::is_default")]
+    pub budget: Budget,
 }
 
 impl Version {

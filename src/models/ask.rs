@@ -10,12 +10,15 @@ use serde_json::{Value, json};
 use crate::config::models::Price;
 use crate::domain::digest::canonical;
 use crate::domain::event::ModelCall;
+use crate::domain::ids::ReservationId;
 use crate::domain::label::Label;
 use crate::domain::plan::Answer;
 use crate::domain::template::Scope;
+use crate::failpoint;
 use crate::models::chain::{Walk, millis, outcome};
 use crate::models::error::{Kind, ModelError};
 use crate::models::gateway::{Gateway, Outcome};
+use crate::models::ledger::{Ask, Reservation, charge};
 use crate::models::schema::extract_json;
 use crate::models::wire::{Message, Reply, Request};
 use crate::models::{Remote, error::clipped};
@@ -71,7 +74,10 @@ impl Walk<'_> {
         let error = ModelError::new(Kind::Timeout, why);
         self.next_try();
         let call = Outcome { result: Err(error.clone()), took: Duration::ZERO };
-        self.told(name, None, &call, why.to_owned());
+        // It may have been sent: nobody can tell, so it is taken for spent.
+        let at_stake = self.at_stake.take();
+        let paid = at_stake.map(|it| Paid { reservation: it.id, cost_micros: it.worst_micros });
+        self.told(name, paid, &call, why.to_owned());
         error
     }
 
@@ -119,9 +125,17 @@ impl Walk<'_> {
     ) -> Result<Value, Unfit> {
         loop {
             self.next_try();
+            // One statement each for the ledger: set aside, call, charge.
+            match self.reserve(name, remote, request).await {
+                Ok(reservation) => self.at_stake = reservation,
+                Err(error) => return Err(Unfit { error: self.unpaid(name, error), said: None }),
+            }
+            self.pass(failpoint::MODEL_RESERVED);
             let call = gateway.call(request.clone()).await;
+            self.pass(failpoint::MODEL_CALLED);
+            let paid = self.at_stake.take().and_then(|it| self.charged(&call, remote, &it));
             let judged = self.judged(&call);
-            self.told(name, remote.price.as_ref(), &call, outcome(&judged));
+            self.told(name, paid, &call, outcome(&judged));
             let error = match judged {
                 Ok(output) => return Ok(output),
                 Err(error) => error,
@@ -134,13 +148,51 @@ impl Walk<'_> {
         }
     }
 
+    fn pass(&self, place: &str) {
+        if self.at_stake.is_some() {
+            failpoint::hit(place);
+        }
+    }
+
     fn judged(&self, call: &Outcome) -> Result<Value, ModelError> {
         let reply = call.result.as_ref().map_err(Clone::clone)?;
         let object = extract_json(reply.answer()?).ok_or_else(|| no_object(reply))?;
         self.checked(object)
     }
 
-    fn told(&mut self, name: &str, price: Option<&Price>, call: &Outcome, outcome: String) {
+    /// Sets aside what the call may cost at most; nothing for a model that is free.
+    async fn reserve(
+        &self,
+        name: &str,
+        remote: &Remote,
+        request: &Request,
+    ) -> Result<Option<Reservation>, ModelError> {
+        let Some(price) = &remote.price else { return Err(no_price(name, self.models.ledger.currency())) };
+        if price.input.micros == 0 && price.output.micros == 0 {
+            return Ok(None);
+        }
+        let worst_micros = worst(request, price);
+        let ask = Ask { payer: self.payer.clone(), model: name.to_owned(), worst_micros };
+        Ok(Some(self.models.ledger.reserve(ask).await?))
+    }
+
+    /// What the call is charged; a reservation whose call surely never left is given back.
+    fn charged(&self, call: &Outcome, remote: &Remote, reservation: &Reservation) -> Option<Paid> {
+        let cost = remote.price.as_ref().and_then(|price| charge(call, price, reservation));
+        if cost.is_none() {
+            self.models.ledger.release(reservation.id);
+        }
+        cost.map(|cost_micros| Paid { reservation: reservation.id, cost_micros })
+    }
+
+    /// A call that could not be paid is told like a try, so that the journal shows why.
+    fn unpaid(&mut self, name: &str, error: ModelError) -> ModelError {
+        let call = Outcome { result: Err(error.clone()), took: Duration::ZERO };
+        self.told(name, None, &call, error.to_string());
+        error
+    }
+
+    fn told(&mut self, name: &str, paid: Option<Paid>, call: &Outcome, outcome: String) {
         let reply = call.result.as_ref().ok();
         let (read, written) = reply.map_or((0, 0), |reply| (reply.input_tokens, reply.output_tokens));
         self.ended(ModelCall {
@@ -149,10 +201,35 @@ impl Walk<'_> {
             answered_by: reply.and_then(|reply| reply.model.as_deref()).map(|model| clipped(model, 100)),
             input_tokens: read,
             output_tokens: written,
-            cost_micros: price.map_or(0, |price| cost(price, read, written)),
+            cost_micros: paid.as_ref().map_or(0, |paid| paid.cost_micros),
+            reservation: paid.map(|paid| paid.reservation),
             millis: millis(call.took),
         });
     }
+}
+
+/// A call that was paid: what settles it.
+struct Paid {
+    reservation: ReservationId,
+    cost_micros: i64,
+}
+
+/// Without a price nobody can say what a call costs at most, so it is not made.
+fn no_price(name: &str, currency: &str) -> ModelError {
+    let line = format!("price: {{ input: 0.00 {currency}, output: 0.00 {currency} }}");
+    ModelError::new(
+        Kind::Inapplicable,
+        format!(
+            "it has no price; add `{line}` to `{name}` in config/models.yaml, with what a million tokens cost"
+        ),
+    )
+}
+
+/// What the call may cost at most: a token is at least a byte. Joined with `models::estimate`.
+fn worst(request: &Request, price: &Price) -> i64 {
+    let texts: usize = request.messages.iter().map(|message| message.content.len() + 16).sum();
+    let schema = request.output.1.to_string().len();
+    cost(price, (texts + schema) as u64, u64::from(request.max_tokens))
 }
 
 fn no_object(reply: &Reply) -> ModelError {
@@ -180,7 +257,7 @@ fn worth_waiting(error: &ModelError, delays: &mut impl Iterator<Item = Duration>
 }
 
 /// What a call costs, millionths of the currency, rounded up.
-fn cost(price: &Price, read: u64, written: u64) -> i64 {
+pub(crate) fn cost(price: &Price, read: u64, written: u64) -> i64 {
     let part = |tokens: u64, money: i64| i128::from(tokens).saturating_mul(i128::from(money));
     let total = part(read, price.input.micros).saturating_add(part(written, price.output.micros));
     // Two prices below 2^63 times counts below 2^64 stay far below 2^127.

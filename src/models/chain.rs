@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 
+use crate::domain::budget::{Exhausted, Payer, Shortage};
 use crate::domain::event::{ErrorKind, ModelCall, StepError};
 use crate::domain::label::Label;
 use crate::domain::plan::Answer;
@@ -14,6 +15,7 @@ use crate::models::canned::{self, Context};
 use crate::models::classify::Verdict;
 use crate::models::encoder::EncoderError;
 use crate::models::error::{Kind, ModelError};
+use crate::models::ledger::Reservation;
 use crate::models::schema::{OutputError, without_nul};
 
 /// One agent on its way along its chain.
@@ -24,9 +26,12 @@ pub(crate) struct Walk<'a> {
     label: Label,
     /// When the step's time is up: no provider is waited for after that, the rest of the chain still counts.
     deadline: Instant,
+    pub(crate) payer: &'a Payer,
     tried: &'a (dyn Fn(ModelCall) + Send + Sync),
     /// The latest try; told once another one begins, returned when none does.
     latest: Option<ModelCall>,
+    /// What was set aside for the call under way.
+    pub(crate) at_stake: Option<Reservation>,
     failures: Vec<(&'a str, ModelError)>,
     /// What the encoder said, once it was asked.
     verdict: Option<Verdict>,
@@ -39,6 +44,7 @@ impl<'a> Walk<'a> {
         with: &'a Value,
         label: Label,
         limit: Duration,
+        payer: &'a Payer,
         tried: &'a (dyn Fn(ModelCall) + Send + Sync),
     ) -> Self {
         let deadline = Instant::now() + limit;
@@ -48,8 +54,10 @@ impl<'a> Walk<'a> {
             with,
             label,
             deadline,
+            payer,
             tried,
             latest: None,
+            at_stake: None,
             failures: Vec::new(),
             verdict: None,
         }
@@ -71,10 +79,28 @@ impl<'a> Walk<'a> {
             };
             match answer {
                 Ok(answer) => return (self.latest, answer),
-                Err(error) => self.failures.push((model, error)),
+                Err(error) => {
+                    let short = error.shortage.clone();
+                    self.failures.push((model, error));
+                    if let Some(answer) = short.and_then(|short| self.exhausted(*short)) {
+                        return (self.latest.take(), answer);
+                    }
+                }
             }
         }
         (self.latest.take(), Answer::Failed(self.failure()))
+    }
+
+    /// What follows when a model cannot be paid; nothing: the next one is asked.
+    fn exhausted(&self, short: Shortage) -> Option<Answer> {
+        match self.payer.budget.exhausted {
+            Exhausted::Fallback => None,
+            Exhausted::Review => Some(Answer::Short(short)),
+            Exhausted::Fail => {
+                let message = format!("It cannot be paid: {}.", short.told(self.models.ledger.currency()));
+                Some(Answer::Failed(StepError::new(ErrorKind::Budget, message)))
+            }
+        }
     }
 
     async fn ask_in_time(&mut self, name: &str) -> Result<Answer, ModelError> {
@@ -179,6 +205,7 @@ impl<'a> Walk<'a> {
             input_tokens: 0,
             output_tokens: 0,
             cost_micros: 0,
+            reservation: None,
             millis: millis(took),
         });
     }

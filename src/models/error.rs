@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::domain::budget::Shortage;
 use crate::domain::duration::Span;
 use crate::domain::event::{ErrorKind, StepError};
 
@@ -16,6 +17,10 @@ pub struct ModelError {
     pub message: String,
     /// How long the provider asked to wait.
     pub retry_after: Option<Duration>,
+    /// The request was sent and no whole answer came: the provider may bill it all the same.
+    pub billed: bool,
+    /// What a budget lacked, of [`Kind::Exhausted`].
+    pub shortage: Option<Box<Shortage>>,
 }
 
 /// The kinds of failure. A new one must say below what follows from it.
@@ -41,8 +46,10 @@ pub enum Kind {
     Paused,
     /// The provider's queue is full or did not move in time.
     Busy,
-    /// There is nothing to try: no key, no classes, a condition that does not hold.
+    /// There is nothing to try: no key, no price, no classes, a condition that does not hold.
     Inapplicable,
+    /// A budget does not hold enough for it.
+    Exhausted,
 }
 
 /// What a failure says about the provider.
@@ -68,7 +75,8 @@ impl Kind {
             | Self::Refused
             | Self::Paused
             | Self::Busy
-            | Self::Inapplicable => false,
+            | Self::Inapplicable
+            | Self::Exhausted => false,
         }
     }
 
@@ -83,7 +91,8 @@ impl Kind {
             | Self::Empty
             | Self::Paused
             | Self::Busy
-            | Self::Inapplicable => Harm::None,
+            | Self::Inapplicable
+            | Self::Exhausted => Harm::None,
         }
     }
 
@@ -95,6 +104,7 @@ impl Kind {
             Self::Timeout => ErrorKind::Timeout,
             Self::Unavailable | Self::Empty | Self::Paused | Self::Busy => ErrorKind::Unavailable,
             Self::Invalid => ErrorKind::Invalid,
+            Self::Exhausted => ErrorKind::Budget,
             Self::Permanent | Self::Rejected | Self::Refused | Self::Inapplicable => ErrorKind::Refused,
         }
     }
@@ -102,7 +112,13 @@ impl Kind {
 
 impl ModelError {
     pub(crate) fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), retry_after: None }
+        Self { kind, message: message.into(), retry_after: None, billed: false, shortage: None }
+    }
+
+    /// A failure after the request was sent: nobody can tell whether it costs.
+    pub(crate) fn billed(mut self) -> Self {
+        self.billed = true;
+        self
     }
 
     pub(crate) fn into_step_error(self, message: String) -> StepError {

@@ -9,6 +9,7 @@
 //! | `encoder`, `classify` | the built-in encoder: vectors and zero-shot classes |
 //! | `canned` | the agent's own output, written by the owner |
 //! | `schema` | the object inside an answer, valid under its schema |
+//! | `ledger` | pays for each call before it is made |
 //! | `error` | the kinds of failure and what follows from each |
 
 mod ask;
@@ -18,6 +19,7 @@ mod classify;
 pub mod encoder;
 pub mod error;
 mod gateway;
+pub mod ledger;
 mod memo;
 mod openai;
 pub mod schema;
@@ -38,6 +40,7 @@ pub use self::openai::EndpointError;
 use self::chain::Walk;
 use self::classify::Classifier;
 use self::gateway::Gateway;
+use self::ledger::{Ledger, Payer};
 use self::openai::Endpoint;
 use self::schema::Schemas;
 use crate::config;
@@ -83,6 +86,7 @@ struct Inner {
     tiers: BTreeMap<String, Vec<String>>,
     remotes: BTreeMap<String, Remote>,
     gateways: Vec<Gateway>,
+    ledger: Ledger,
 }
 
 /// A model of some provider.
@@ -95,10 +99,9 @@ struct Remote {
 }
 
 impl Models {
-    /// Starts one gateway per provider whose key is there (or needs none); the encoder loads when it is
-    /// first asked, or by [`Encoder::warm`].
-    /// `workspace` is what prompts and canned outputs know by that name; the gateways are linked
-    /// to `supervisor`.
+    /// Starts one gateway per provider whose key is there (or needs none). `workspace` is what prompts
+    /// and canned outputs know by that name; the gateways are linked to `supervisor`; `ledger` pays for
+    /// every call.
     ///
     /// # Errors
     /// When a provider's settings cannot work.
@@ -106,8 +109,9 @@ impl Models {
         config: &config::models::Models,
         workspace: Value,
         supervisor: Option<ActorCell>,
+        encoder: Encoder,
+        ledger: Ledger,
     ) -> Result<Self, ModelsError> {
-        let encoder = Encoder::lazy();
         let mut served = BTreeMap::new();
         for (name, provider) in &config.providers {
             served.insert(name, gateway(name, provider, supervisor.clone()).await?);
@@ -128,6 +132,7 @@ impl Models {
             tiers: config.tiers.clone(),
             remotes: config.models.iter().map(|(name, model)| (name.clone(), remote(model))).collect(),
             gateways: served.into_values().flatten().collect(),
+            ledger,
         })))
     }
 
@@ -137,25 +142,33 @@ impl Models {
         &self.0.encoder
     }
 
+    /// What pays for calls.
+    #[must_use]
+    pub fn ledger(&self) -> &Ledger {
+        &self.0.ledger
+    }
+
     /// Asks an agent: walks its tier from the first model to the last. Every try but the last is
     /// told through `tried` as soon as the next begins; the last comes back with the answer.
     /// A model that was passed over counts as a try, its outcome says why. `label` is where
     /// `with` came from. No provider is waited for beyond `limit`; what needs none comes after it all
-    /// the same. Dropping the future ends whatever is under way.
+    /// the same. `payer` pays. Dropping the future ends whatever is under way.
     pub async fn answer(
         &self,
         agent: &Agent,
         with: &Value,
         label: Label,
         limit: Duration,
+        payer: &Payer,
         tried: &(dyn Fn(ModelCall) + Send + Sync),
     ) -> (Option<ModelCall>, Answer) {
-        Walk::new(&self.0, agent, with, label, limit, tried).run().await
+        Walk::new(&self.0, agent, with, label, limit, payer, tried).run().await
     }
 
-    /// Stops the gateways; calls under way end as unavailable.
+    /// Stops the gateways, then the ledger; calls under way end as unavailable.
     pub async fn stop(&self) {
         futures_util::future::join_all(self.0.gateways.iter().map(Gateway::stop)).await;
+        self.0.ledger.stop().await;
     }
 }
 

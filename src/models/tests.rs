@@ -17,7 +17,9 @@ use crate::domain::event::{ErrorKind, ModelCall};
 use crate::domain::label::Label;
 use crate::domain::plan::Answer;
 use crate::domain::workflow::Agent;
-use crate::models::Models;
+use crate::domain::budget::{Limits, Payer};
+use crate::models::ledger::Ledger;
+use crate::models::{Encoder, Models};
 
 /// No test takes longer; a hang is a failure, not a wait.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -59,7 +61,8 @@ impl Setup {
     async fn start(mut self, chain: &[&str]) -> Models {
         let chain = chain.iter().map(ToString::to_string).collect();
         self.config.tiers = BTreeMap::from([("draft".to_owned(), chain)]);
-        Models::start(&self.config, json!({"name": "Fjord Web"}), None).await.unwrap()
+        let (ledger, _) = Ledger::in_memory(Limits::default());
+        Models::start(&self.config, json!({"name": "Fjord Web"}), None, Encoder::lazy(), ledger).await.unwrap()
     }
 }
 
@@ -75,7 +78,8 @@ fn agent(more: Value) -> Agent {
 async fn ask_as(models: &Models, agent: &Agent, with: Value, label: Label) -> (Vec<ModelCall>, Answer) {
     let told = Mutex::new(Vec::new());
     let tell = |call| told.lock().unwrap().push(call);
-    let asked = models.answer(agent, &with, label, LIMIT, &tell);
+    let payer = Payer::workspace(LIMIT);
+    let asked = models.answer(agent, &with, label, LIMIT, &payer, &tell);
     let (last, answer) = tokio::time::timeout(LIMIT, asked).await.expect("an answer in time");
     let mut calls = told.into_inner().unwrap();
     calls.extend(last);
@@ -116,6 +120,7 @@ async fn a_good_answer_comes_back_with_its_tokens_and_cost() {
             input_tokens: 100,
             output_tokens: 20,
             cost_micros: 27,
+            reservation: calls[0].reservation,
             millis: 0
         }
     );

@@ -6,6 +6,7 @@ use std::time::Duration;
 use ractor::ActorRef;
 use serde_json::Value;
 
+use crate::domain::budget::Payer;
 use crate::domain::event::{ErrorKind, StepError};
 use crate::domain::label::Label;
 use crate::domain::plan::{Answer, Stimulus};
@@ -15,9 +16,9 @@ use crate::orchestrator::failpoint;
 use crate::orchestrator::run;
 
 /// What the models that need no provider get when the providers have used the step's time up.
-const GRACE: Duration = Duration::from_secs(15);
+pub(super) const GRACE: Duration = Duration::from_secs(15);
 
-/// Asks the agent of `step`; each model that fails is told to the run as it happens.
+/// Asks the agent of `step`, at the cost of `payer`; each model that fails is told to the run as it happens.
 pub(super) async fn ask(
     engine: Arc<Engine>,
     run: ActorRef<run::Msg>,
@@ -25,6 +26,7 @@ pub(super) async fn ask(
     step: Step,
     with: Value,
     label: Label,
+    payer: Payer,
 ) -> Stimulus {
     let agent = match &step.kind {
         StepKind::Agent(wanted) => version.agents.get(&wanted.agent),
@@ -37,7 +39,7 @@ pub(super) async fn ask(
     let tried = |call| {
         let _ = run.cast(run::Msg::Learn(Box::new(Stimulus::Tried(step.id.clone(), call))));
     };
-    let asked = engine.models.answer(agent, &with, label, step.timeout.0, &tried);
+    let asked = engine.models.answer(agent, &with, label, step.timeout.0, &payer, &tried);
     let (call, answer) = match tokio::time::timeout(step.timeout.0 + GRACE, asked).await {
         Ok(answered) => answered,
         Err(_) => {

@@ -16,8 +16,7 @@
 //! - [`flow`] says who begins at once, who waits for a turn, and who has to come back;
 //! - [`engine`] is what the actors share; [`agent`], [`action`] and `wait` are the work itself;
 //! - `inbox` is what runs are told, `entrance` how they come in;
-//! - `park` deals with runs that crash, so that the owner decides about them;
-//! - [`failpoint`] lets tests kill the process at the places that matter.
+//! - `park` deals with runs that crash, so that the owner decides about them.
 
 pub mod action;
 pub mod agent;
@@ -26,7 +25,6 @@ pub mod control;
 pub mod door;
 pub mod engine;
 mod entrance;
-pub mod failpoint;
 pub mod flow;
 pub mod housekeeper;
 mod inbox;
@@ -38,3 +36,5 @@ pub mod supervisor;
 mod wait;
 pub mod wakeup;
 mod worker;
+
+pub use crate::failpoint;

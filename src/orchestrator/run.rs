@@ -14,6 +14,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 
+use crate::domain::budget::{self, Payer};
 use crate::domain::digest::Digest;
 use crate::domain::event::Parent;
 use crate::domain::ids::{HappeningId, NodeId, StepId};
@@ -436,8 +437,10 @@ impl State {
                 }
                 Task::Agent { step, with, label } => {
                     let definition = self.step(&step)?;
-                    let work =
-                        agent::ask(engine, myself.clone(), self.version.clone(), definition, with, label);
+                    let patience = definition.timeout.0 + agent::GRACE;
+                    let payer = Payer::of(&self.run, &self.version, &step, patience);
+                    let (run, version) = (myself.clone(), self.version.clone());
+                    let work = agent::ask(engine, run, version, definition, with, label, payer);
                     (step, worker::begin(myself, work).await?)
                 }
                 Task::Read { step, action, label } => {
@@ -465,7 +468,8 @@ impl State {
                     (step.clone(), worker::begin(myself, wait::attend(engine, step, run)).await?)
                 }
                 Task::Open { step, attempt, workflow, input, label, budget_micros } => {
-                    let parent = Parent { run: self.run.id, step: step.clone() };
+                    let pays = budget::paying_for_child(&self.run, &self.version);
+                    let parent = Parent { run: self.run.id, step: step.clone(), pays };
                     let child = Child { parent, attempt, workflow, input, label, budget_micros };
                     (step, worker::begin(myself, wait::open(engine, child)).await?)
                 }

@@ -403,6 +403,7 @@ async fn i9_money_that_does_not_add_up_is_noticed() {
                 input_tokens: 1,
                 output_tokens: 1,
                 cost_micros: -5,
+                reservation: None,
                 millis: 1,
             },
         };

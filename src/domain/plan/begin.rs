@@ -101,9 +101,6 @@ impl Planner<'_, '_> {
     }
 
     fn begin_agent(&mut self, step: &Step, agent: &AgentStep) -> Begun {
-        if self.left() == Some(0) {
-            return Ok(self.fail(step, ErrorKind::Budget, "what this run may cost is spent"));
-        }
         let scope = self.scope(&step.id);
         let (with, label) = (scope.fill(&agent.with)?, scope.label(&agent.with)?);
         drop(scope);
@@ -280,12 +277,27 @@ impl Planner<'_, '_> {
             action: Some(proposal.action.clone()),
             form: None,
             due_at: shows.due.map(|due| due.after(self.env.now)),
+            allows_micros: None,
         };
         self.open(question)
     }
 
     /// The owner is the last model of every chain: the form is the output schema.
     pub(super) fn ask_for_answer(&mut self, step: &Step, reasons: &[String]) -> Result<(), IllegalEvent> {
+        let why = |tier: &str| format!("no model of the tier `{tier}` could answer");
+        self.ask_about_agent(step, Ask::Answer, None, &|tier| {
+            std::iter::once(why(tier)).chain(reasons.iter().cloned()).collect()
+        })
+    }
+
+    /// A question about an agent's step, with what the agent is given; the form is its output schema.
+    pub(super) fn ask_about_agent(
+        &mut self,
+        step: &Step,
+        ask: Ask,
+        allows_micros: Option<i64>,
+        reasons: &dyn Fn(&str) -> Vec<String>,
+    ) -> Result<(), IllegalEvent> {
         let StepKind::Agent(wanted) = &step.kind else { return Ok(()) };
         let Some(agent) = self.env.version.agents.get(&wanted.agent) else {
             return self.fail(step, ErrorKind::Invalid, format!("there is no agent `{}`", wanted.agent));
@@ -300,8 +312,6 @@ impl Planner<'_, '_> {
         };
         drop(scope);
         let title = format!("{} · {}", self.run.opened.title, step.title());
-        let mut all = vec![format!("no model of the tier `{}` could answer", agent.tier)];
-        all.extend_from_slice(reasons);
         let artifacts = match &with {
             Value::Object(map) => map.iter().take(MAX_ARTIFACTS).map(|(name, value)| Artifact {
                 title: name.clone(),
@@ -313,14 +323,18 @@ impl Planner<'_, '_> {
         let question = Question {
             step: step.id.clone(),
             review: self.next_review(&step.id),
-            ask: Ask::Answer,
-            digest: Digest::of_json(&json!({"agent": agent.agent, "with": with})),
+            ask,
+            digest: match allows_micros {
+                None => Digest::of_json(&json!({"agent": agent.agent, "with": with})),
+                Some(more) => Digest::of_json(&json!({"agent": agent.agent, "with": with, "allows_micros": more})),
+            },
             title,
-            reasons: all,
+            reasons: reasons(&agent.tier),
             artifacts: artifacts.collect(),
             action: None,
             form: Some(agent.output.clone()),
             due_at: None,
+            allows_micros,
         };
         self.open(question)
     }
@@ -339,6 +353,7 @@ impl Planner<'_, '_> {
             action: None,
             form: wanted.form.clone(),
             due_at: wanted.shows.due.map(|due| due.after(self.env.now)),
+            allows_micros: None,
         };
         Ok(self.open(question))
     }
@@ -369,6 +384,7 @@ impl Planner<'_, '_> {
             action: Some(proposal.action.clone()),
             form: Some(json!({"type": "string", "enum": IN_DOUBT_CHOICES})),
             due_at: None,
+            allows_micros: None,
         };
         self.open(question)
     }

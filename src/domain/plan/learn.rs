@@ -137,6 +137,7 @@ impl Planner<'_, '_> {
                 self.emit(actor(step), *label, event)
             }
             Answer::Owner { reasons } => self.ask_for_answer(step, reasons),
+            Answer::Short(shortage) => self.ask_for_money(step, shortage),
             Answer::Failed(error) => self.failed_attempt(step, error),
         }
     }

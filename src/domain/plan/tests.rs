@@ -53,6 +53,7 @@ impl Story {
             deadline: None,
             output: None,
             flow: Default::default(),
+            budget: Default::default(),
         };
         let opened = Opened {
             workflow: WorkflowName::from("test"),
