@@ -237,7 +237,10 @@ impl Account {
     pub fn run(&self) -> Option<RunId> {
         match self {
             Self::Run(run) => Some(*run),
-            Self::WorkflowDay(..) | Self::WorkflowMonth(..) | Self::WorkspaceDay(_) | Self::WorkspaceMonth(_) => None,
+            Self::WorkflowDay(..)
+            | Self::WorkflowMonth(..)
+            | Self::WorkspaceDay(_)
+            | Self::WorkspaceMonth(_) => None,
         }
     }
 

@@ -173,7 +173,9 @@ async fn bounded(mut response: reqwest::Response) -> Result<Vec<u8>, ModelError>
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| broken(&error))? {
         if body.len() + chunk.len() > MAX_BODY {
-            return Err(ModelError::new(Kind::Rejected, "the provider's answer is longer than 2 MiB").billed());
+            return Err(
+                ModelError::new(Kind::Rejected, "the provider's answer is longer than 2 MiB").billed()
+            );
         }
         body.extend_from_slice(&chunk);
     }

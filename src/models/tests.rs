@@ -2,6 +2,7 @@
 //! misbehaves as servers do.
 
 mod classes;
+mod money;
 mod server;
 
 use std::collections::BTreeMap;
@@ -12,12 +13,12 @@ use serde_json::{Value, json};
 
 use self::server::{Line, Server};
 use crate::config::models::{Model, Models as Config, Provider};
+use crate::domain::budget::{Limits, Payer};
 use crate::domain::duration::Span;
 use crate::domain::event::{ErrorKind, ModelCall};
 use crate::domain::label::Label;
 use crate::domain::plan::Answer;
 use crate::domain::workflow::Agent;
-use crate::domain::budget::{Limits, Payer};
 use crate::models::ledger::Ledger;
 use crate::models::{Encoder, Models};
 
@@ -62,7 +63,9 @@ impl Setup {
         let chain = chain.iter().map(ToString::to_string).collect();
         self.config.tiers = BTreeMap::from([("draft".to_owned(), chain)]);
         let (ledger, _) = Ledger::in_memory(Limits::default());
-        Models::start(&self.config, json!({"name": "Fjord Web"}), None, Encoder::lazy(), ledger).await.unwrap()
+        Models::start(&self.config, json!({"name": "Fjord Web"}), None, Encoder::lazy(), ledger)
+            .await
+            .unwrap()
     }
 }
 

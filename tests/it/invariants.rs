@@ -33,7 +33,7 @@ async fn check(store: &Store, change: impl FnOnce(&mut Audit<'_>)) -> Report {
 }
 
 /// What does not hold, each named once.
-async fn broken(store: &Store) -> Vec<Invariant> {
+pub async fn broken(store: &Store) -> Vec<Invariant> {
     named(&check(store, |_| {}).await)
 }
 

@@ -24,6 +24,8 @@ mod invariants;
 mod kinds;
 mod layering;
 mod memory;
+mod money;
+mod money_runs;
 mod nodes;
 mod processes;
 mod records;

@@ -46,6 +46,7 @@ impl Past {
             deadline: None,
             output: None,
             flow: Default::default(),
+            budget: Default::default(),
         };
         let version = store.keep_version(&version).await.unwrap().digest;
         let now = store.database_time().await.unwrap();

@@ -17,11 +17,7 @@ pub(super) fn amount(report: &mut Reporter<'_>, path: &Path, amount: &Money, cur
 }
 
 /// Limits, from the narrowest to the widest.
-fn limits(
-    report: &mut Reporter<'_>,
-    limits: &[(&str, Option<&Money>)],
-    currency: Option<&str>,
-) {
+fn limits(report: &mut Reporter<'_>, limits: &[(&str, Option<&Money>)], currency: Option<&str>) {
     let path = Path::top().key("budget");
     let mut narrower: Option<(&str, &Money)> = None;
     for (field, limit) in limits.iter().filter_map(|(field, limit)| Some((*field, (*limit)?))) {
@@ -33,7 +29,8 @@ fn limits(
             report.value(&path, message, mend);
         }
         if let Some((name, narrow)) = narrower.filter(|(_, narrow)| narrow.micros > limit.micros) {
-            let message = format!("`{name}` is {narrow}, more than the {limit} of `{field}`, and so never reached");
+            let message =
+                format!("`{name}` is {narrow}, more than the {limit} of `{field}`, and so never reached");
             report.warn(&path, message, format!("make `{name}` smaller, or `{field}` larger"));
         }
         narrower = Some((field, limit));
@@ -65,10 +62,17 @@ pub(super) fn budget(report: &mut Reporter<'_>, raw: Option<&RawBudget>, currenc
 }
 
 /// A model without a price is never asked: nobody could say what a call costs at most.
-pub(super) fn priced(report: &mut Reporter<'_>, path: &Path, name: &str, model: &Model, currency: Option<&str>) {
+pub(super) fn priced(
+    report: &mut Reporter<'_>,
+    path: &Path,
+    name: &str,
+    model: &Model,
+    currency: Option<&str>,
+) {
     if model.price.is_none() {
         let currency = currency.unwrap_or("USD");
-        let message = format!("`{name}` has no price, so it is never asked: nobody knows what a call may cost");
+        let message =
+            format!("`{name}` has no price, so it is never asked: nobody knows what a call may cost");
         let mend = format!(
             "add what a million tokens cost: `price: {{ input: 0.00 {currency}, output: 0.00 {currency} }}`"
         );

@@ -3,6 +3,7 @@
 mod definitions;
 mod files;
 mod fuzz;
+mod money;
 mod shipped;
 mod templates;
 mod triggers;

@@ -127,11 +127,7 @@ mod tests {
     }
 
     fn action() -> impl Strategy<Value = Do> {
-        let end = prop_oneof![
-            (0i64..40).prop_map(End::Settled),
-            Just(End::Released),
-            Just(End::Assumed),
-        ];
+        let end = prop_oneof![(0i64..40).prop_map(End::Settled), Just(End::Released), Just(End::Assumed),];
         prop_oneof![
             (0i64..30, any::<[bool; 4]>()).prop_map(|(worst, accounts)| Do::Reserve { worst, accounts }),
             (0usize..40, end).prop_map(|(nth, end)| Do::End { nth, end }),

@@ -326,7 +326,9 @@ impl Planner<'_, '_> {
             ask,
             digest: match allows_micros {
                 None => Digest::of_json(&json!({"agent": agent.agent, "with": with})),
-                Some(more) => Digest::of_json(&json!({"agent": agent.agent, "with": with, "allows_micros": more})),
+                Some(more) => {
+                    Digest::of_json(&json!({"agent": agent.agent, "with": with, "allows_micros": more}))
+                }
             },
             title,
             reasons: reasons(&agent.tier),

@@ -162,7 +162,8 @@ impl Desk {
             self.known.clear();
         }
         let accounts = asks.iter().flat_map(|(wanted, _)| wanted.accounts.iter().map(|(account, _)| account));
-        let new: Vec<_> = accounts.filter(|account| !self.known.contains(&account.to_string())).cloned().collect();
+        let new: Vec<_> =
+            accounts.filter(|account| !self.known.contains(&account.to_string())).cloned().collect();
         if new.is_empty() {
             return Ok(());
         }

@@ -230,7 +230,10 @@ impl Rows {
             }
             Event::ReviewDecided { review, .. } => self.close_review(run, review.0, false, at),
             Event::ReviewSuperseded { review, .. } => self.close_review(run, review.0, true, at),
-            Event::ModelCalled { call: ModelCall { reservation: Some(reservation), cost_micros, .. }, .. } => {
+            Event::ModelCalled {
+                call: ModelCall { reservation: Some(reservation), cost_micros, .. },
+                ..
+            } => {
                 let settled = &mut self.settled;
                 settled.id.push(reservation.0);
                 settled.run_id.push(run);

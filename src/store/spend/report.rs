@@ -142,11 +142,8 @@ impl Store {
                 from spend_entries, unnest(accounts) as account where not rolled group by account) d
                 on d.account = a.account
             order by a.place";
-        let balance = |row: &Row| Balance {
-            spent_micros: row.get(0),
-            reserved_micros: row.get(1),
-            calls: row.get(2),
-        };
+        let balance =
+            |row: &Row| Balance { spent_micros: row.get(0), reserved_micros: row.get(1), calls: row.get(2) };
         Ok(client.query(statement, &[&accounts]).await?.iter().map(balance).collect())
     }
 

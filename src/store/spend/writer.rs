@@ -117,7 +117,8 @@ impl Writer {
         accounts.dedup();
         let keys: Vec<&str> = accounts.iter().map(|(key, _)| key.as_str()).collect();
         let scopes: Vec<&str> = accounts.iter().map(|(_, account)| account.scope()).collect();
-        let runs: Vec<Option<Uuid>> = accounts.iter().map(|(_, account)| account.run().map(|r| r.0)).collect();
+        let runs: Vec<Option<Uuid>> =
+            accounts.iter().map(|(_, account)| account.run().map(|r| r.0)).collect();
         let workflows: Vec<Option<&str>> = accounts.iter().map(|(_, account)| account.workflow()).collect();
         let periods: Vec<Option<&str>> = accounts.iter().map(|(_, account)| account.period()).collect();
         self.client.execute(&self.ensure, &[&keys, &scopes, &runs, &workflows, &periods]).await?;
@@ -197,7 +198,12 @@ impl Writer {
 
 fn passed_row(row: &Row, from: usize) -> Option<Passed> {
     let account: Option<String> = row.get(from);
-    Some(Passed { account: account?, percent: row.get(from + 1), limit: row.get(from + 2), used: row.get(from + 3) })
+    Some(Passed {
+        account: account?,
+        percent: row.get(from + 1),
+        limit: row.get(from + 2),
+        used: row.get(from + 3),
+    })
 }
 
 fn refusal(row: &Row, wanted: &Wanted) -> Verdict {
