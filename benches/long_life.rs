@@ -28,7 +28,8 @@ use steward::domain::label::Label;
 use steward::domain::retry::Retry;
 use steward::domain::run::RunStatus;
 use steward::domain::workflow::{ActionStep, Step, StepKind, Version};
-use steward::models::Models;
+use steward::models::ledger::{Ledger, Terms};
+use steward::models::{Encoder, Models};
 use steward::orchestrator::door::{Door, Request};
 use steward::orchestrator::engine::{Engine, Moved, Parts};
 use steward::orchestrator::journal::Journal;
@@ -341,7 +342,9 @@ async fn start_engine(config: &Config, folder: &Path) -> Door {
     definitions.workflows = BTreeMap::from([("bench".into(), definition)]);
     let store = Store::new(config.clone()).unwrap();
     let lease = Lease::take(&store, LEASE, true).await.unwrap();
-    let models = Models::start(&definitions.models, json!({}), None).await.unwrap();
+    let terms = Terms::of(&definitions.settings, lease.clock());
+    let ledger = Ledger::start(store.config(), terms).await.unwrap();
+    let models = Models::start(&definitions.models, json!({}), None, Encoder::lazy(), ledger).await.unwrap();
     let parts = Parts {
         clock: lease.clock(),
         lease,

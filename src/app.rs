@@ -1,7 +1,7 @@
 //! The composition root: starts the parts in order, and stops them in the reverse order.
 //!
 //! ```text
-//! definitions → address → lock → database → schema → lease → journal → models, connectors → engine
+//! definitions → address → lock → database → schema → lease → journal → ledger → models, connectors → engine
 //!      → door → intake, schedules → listener                                  (stop: the same way back)
 //! ```
 
@@ -30,7 +30,8 @@ use crate::connectors::email::Email;
 use crate::connectors::http::Http;
 use crate::connectors::records::Records;
 use crate::connectors::registry::Connectors;
-use crate::models::{Models, ModelsError};
+use crate::models::ledger::{Ledger, Terms};
+use crate::models::{Encoder, Models};
 use crate::orchestrator::door::Door;
 use crate::orchestrator::engine::{Engine, Parts};
 use crate::orchestrator::journal::Journal;
@@ -106,10 +107,7 @@ impl Service {
             format!("cannot listen on {listen}: choose another address with `--listen ADDR` (port 0 takes a free one)")
         })?;
         let address = listener.local_addr()?;
-        let models = async {
-            let models = Models::start(&definitions.models, workspace_value(&definitions), None).await?;
-            models.encoder().warm().await.map(|()| models).map_err(ModelsError::from)
-        };
+        let encoder = Encoder::lazy();
         let database = async {
             match options.database {
                 Some(config) => Ok((config, None, None)),
@@ -117,12 +115,16 @@ impl Service {
             }
         };
         // The encoder's weights are unpacked while PostgreSQL starts.
-        let (models, database) = tokio::join!(models, database);
-        let (models, (config, server, lock)) = (models?, database?);
+        let (warm, database) = tokio::join!(encoder.warm(), database);
+        let ((), (config, server, lock)) = (warm?, database?);
         migrate::migrate(&config).await?;
         let store = Store::new(config)?;
         let lease = Lease::take(&store, lease_length()?, lock.is_some()).await?;
         let journal = Journal::start(store.config()).await?;
+        let terms = Terms::of(&definitions.settings, lease.clock());
+        let ledger = Ledger::start(store.config(), terms).await?;
+        let workspace = workspace_value(&definitions);
+        let models = Models::start(&definitions.models, workspace, None, encoder, ledger).await?;
         let connectors = Connectors::new(
             Email::new(&definitions.connectors.email, state.join("outbox"))?,
             Http::new(&definitions.connectors.http)?,

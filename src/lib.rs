@@ -16,6 +16,7 @@
 //! | [`api`] | HTTP; `api/router.rs` is the table of the product |
 //! | [`cli`] | the command line, one file per command |
 //! | [`app`] | the composition root: ordered start, reverse-ordered stop |
+//! | [`failpoint`] | lets tests kill the process at the places that matter |
 //! | [`time`] | the database's clock, this machine's clocks |
 //! | [`telemetry`] | what Steward says about itself while it runs |
 //!
@@ -28,6 +29,7 @@ pub mod cli;
 pub mod config;
 pub mod connectors;
 pub mod domain;
+pub mod failpoint;
 pub mod memory;
 pub mod models;
 pub mod orchestrator;

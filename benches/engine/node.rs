@@ -15,7 +15,8 @@ use steward::domain::duration::Span;
 use steward::domain::ids::StepId;
 use steward::domain::retry::Retry;
 use steward::domain::workflow::{ActionStep, Step, StepKind, Version};
-use steward::models::Models;
+use steward::models::ledger::{Ledger, Terms};
+use steward::models::{Encoder, Models};
 use steward::orchestrator::door::Door;
 use steward::orchestrator::engine::{Engine, Parts};
 use steward::orchestrator::journal::Journal;
@@ -55,7 +56,9 @@ pub(crate) async fn start_node(config: &Config, folder: &Path) -> Door {
     definitions.workflows = BTreeMap::from([("bench".into(), definition)]);
     let store = Store::new(config.clone()).unwrap();
     let lease = Lease::take(&store, LEASE, false).await.unwrap();
-    let models = Models::start(&definitions.models, json!({}), None).await.unwrap();
+    let terms = Terms::of(&definitions.settings, lease.clock());
+    let ledger = Ledger::start(store.config(), terms).await.unwrap();
+    let models = Models::start(&definitions.models, json!({}), None, Encoder::lazy(), ledger).await.unwrap();
     let parts = Parts {
         clock: lease.clock(),
         lease,

@@ -4,7 +4,7 @@
 //! - [`auth`]: who may come in, and the few doors without a key; [`guard`]: time, load and panics;
 //! - [`extract`]: bodies and queries; [`problem`]: every error, RFC 9457; [`page`]: cursors;
 //! - `watch`: a run as it happens;
-//! - `runs`, `reviews`, `schedules`, `memory`, `audit`, `hooks`, `health`: one file per resource;
+//! - `runs`, `reviews`, `schedules`, `spend`, `memory`, `audit`, `hooks`, `health`: one file per resource;
 //! - [`view`]: a run as people look at it, the same for every screen.
 
 pub mod audit;
@@ -22,6 +22,7 @@ mod reviews;
 pub mod router;
 mod runs;
 mod schedules;
+mod spend;
 pub mod state;
 pub mod view;
 mod watch;

@@ -6,7 +6,7 @@ use axum::routing::{get, post};
 
 use crate::api::{
     ApiState, audit, auth, control, events, guard, health, hooks, memory, problem, reviews, runs, schedules,
-    watch,
+    spend, watch,
 };
 
 /// Everything that Steward serves. Every route asks for the token, but for those in [`auth::OPEN`].
@@ -34,6 +34,7 @@ pub fn router(state: ApiState) -> Router {
         .route("/api/v1/reviews/{id}", get(reviews::show))
         .route("/api/v1/reviews/{id}/decision", post(reviews::decide))
         .route("/api/v1/schedules", get(schedules::list))
+        .route("/api/v1/spend", get(spend::show))
         .route("/api/v1/memory", get(memory::list).post(memory::add))
         .route("/api/v1/memory/search", get(memory::search))
         .route("/api/v1/audit/verify", get(audit::verify))

@@ -19,6 +19,7 @@ pub mod reviews;
 pub mod run;
 pub mod runs;
 pub mod schedules;
+pub mod spend;
 pub mod up;
 
 use std::ffi::OsString;
@@ -58,6 +59,8 @@ enum Command {
     Event(events::EventArgs),
     /// List what opens runs by itself, and when
     Schedules(schedules::SchedulesArgs),
+    /// See what model calls cost, and what is left of each budget
+    Spend(spend::SpendArgs),
     /// Decide what waits for you
     Reviews(reviews::ReviewsArgs),
     /// Add documents and search them
@@ -176,6 +179,7 @@ async fn dispatch(command: Command) -> Result<(), Fail> {
         Command::Resume(args) => pause::run(args, false).await,
         Command::Event(args) => events::run(args).await,
         Command::Schedules(args) => schedules::run(args).await,
+        Command::Spend(args) => spend::run(args).await,
         Command::Reviews(args) => reviews::run(args).await,
         Command::Memory(args) => memory::run(args).await,
         Command::Audit(args) => audit::run(args).await,
@@ -202,6 +206,7 @@ mod tests {
             "memory list",
             "audit verify",
             "schedules",
+            "spend",
         ] {
             let args = format!("steward {command} --json --workspace w");
             assert!(Steward::try_parse_from(args.split(' ')).is_ok(), "{args}");

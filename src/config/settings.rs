@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use jiff::tz::TimeZone;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::config::secret::SecretRef;
 use crate::domain::admission::AGEING;
+use crate::domain::budget;
 use crate::domain::duration::Span;
+use crate::domain::money::Money;
 use crate::domain::retention::Keep;
 
 /// The whole file.
@@ -39,6 +42,23 @@ pub struct Settings {
     /// How much is taken in at once.
     #[serde(default)]
     pub limits: Limits,
+    /// What all model calls together may cost; without it there is no limit.
+    #[serde(default)]
+    pub budget: Spending,
+}
+
+/// What all model calls together may cost, in the owner's days and months.
+#[derive(Clone, PartialEq, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Spending {
+    /// In one day, such as `3 USD`.
+    #[serde(default)]
+    #[schemars(with = "Option<String>", extend("format" = "money"))]
+    pub per_day: Option<Money>,
+    /// In one month.
+    #[serde(default)]
+    #[schemars(with = "Option<String>", extend("format" = "money"))]
+    pub per_month: Option<Money>,
 }
 
 /// Bounds that the service keeps. What is beyond waits in the queue; what is beyond the queue is told to
@@ -118,6 +138,19 @@ fn dollars() -> String {
 }
 
 impl Settings {
+    /// What the whole workspace may cost.
+    #[must_use]
+    pub fn spending(&self) -> budget::Limits {
+        let micros = |money: &Option<Money>| money.as_ref().map(|money| money.micros);
+        budget::Limits { per_day: micros(&self.budget.per_day), per_month: micros(&self.budget.per_month) }
+    }
+
+    /// The owner's time zone.
+    #[must_use]
+    pub fn zone(&self) -> TimeZone {
+        TimeZone::get(&self.workspace.time_zone).unwrap_or(TimeZone::UTC) // checked when it was loaded
+    }
+
     /// The mailbox that a mail to these addresses belongs to: the first address that is known
     /// decides, then the default.
     #[must_use]

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::config::secret::SecretRef;
 use crate::domain::admission::Priority;
+use crate::domain::budget::Exhausted;
 use crate::domain::duration::Span;
 use crate::domain::money::Money;
 use crate::domain::retention::Keep;
@@ -37,6 +38,9 @@ pub struct RawWorkflow {
     #[serde(default)]
     #[schemars(with = "Option<PriorityName>")]
     pub priority: Option<Priority>,
+    /// What its model calls may cost; without it only the workspace's budget counts.
+    #[serde(default)]
+    pub budget: Option<RawBudget>,
     /// How long its finished runs are kept, such as `90d`, at least `7d`, or `forever`; without it, as
     /// `config/settings.yaml` says.
     #[serde(default)]
@@ -291,6 +295,42 @@ pub struct RawStep {
     /// With an action: a template for the key under which it happens at most once.
     #[serde(default)]
     pub dedupe: Option<String>,
+}
+
+/// What a workflow's model calls may cost: each is set aside before it is made.
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawBudget {
+    /// Each run, the runs it opens and waits for included, such as `0.10 USD`.
+    #[serde(default)]
+    #[schemars(with = "Option<String>", extend("format" = "money"))]
+    pub per_run: Option<Money>,
+    /// All its runs in one day of yours.
+    #[serde(default)]
+    #[schemars(with = "Option<String>", extend("format" = "money"))]
+    pub per_day: Option<Money>,
+    /// All its runs in one month of yours.
+    #[serde(default)]
+    #[schemars(with = "Option<String>", extend("format" = "money"))]
+    pub per_month: Option<Money>,
+    /// When that, or the workspace's budget, is not enough for a model: `fallback` (when absent) asks the
+    /// next one of the chain, `review` asks you whether it may cost more this once, `fail` ends the step.
+    #[serde(default)]
+    #[schemars(with = "Option<ExhaustedName>")]
+    pub exhausted: Option<Exhausted>,
+}
+
+/// [`Exhausted`] as editors know it.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "lowercase")]
+#[expect(dead_code, reason = "only its schema is used")]
+enum ExhaustedName {
+    /// The next model is asked.
+    Fallback,
+    /// The owner is asked.
+    Review,
+    /// The step fails.
+    Fail,
 }
 
 /// A list, and how its items are worked through.

@@ -5,9 +5,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::domain::action::{Action, Labels};
+use crate::domain::budget::RunLimit;
 use crate::domain::digest::Digest;
 pub use crate::domain::failure::{ErrorKind, StepError};
-use crate::domain::ids::{EffectId, HappeningId, ReviewId, RunId, StepId, WorkflowName};
+use crate::domain::ids::{EffectId, HappeningId, ReservationId, ReviewId, RunId, StepId, WorkflowName};
 use crate::domain::label::Label;
 use crate::domain::policy::Decision;
 pub use crate::domain::tool::ToolCall;
@@ -232,6 +233,9 @@ pub struct Parent {
     pub run: RunId,
     /// Its step.
     pub step: StepId,
+    /// That run and those that wait for it in turn, each with its limit: what this one costs they pay too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pays: Vec<RunLimit>,
 }
 
 /// What a run does anew.
@@ -317,6 +321,9 @@ pub struct Question {
     /// When the question expires. A time-out never means yes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub due_at: Option<jiff::Timestamp>,
+    /// What an approval allows this run to cost beyond all limits, millionths of the currency.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allows_micros: Option<i64>,
 }
 
 /// What kind of answer a review wants.
@@ -335,6 +342,8 @@ pub enum Ask {
     Undo,
     /// Steward cannot go on with the run: what now?
     Parked,
+    /// A budget is spent: may this cost more, once?
+    Budget,
 }
 
 impl Ask {
@@ -348,6 +357,7 @@ impl Ask {
             Self::InDoubt => "in_doubt",
             Self::Undo => "undo",
             Self::Parked => "parked",
+            Self::Budget => "budget",
         }
     }
 }
@@ -421,6 +431,9 @@ pub struct ModelCall {
     /// Millionths of the workspace's currency.
     #[serde(default)]
     pub cost_micros: i64,
+    /// The reservation that paid it; none for what is free. The commit that journals the call settles it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reservation: Option<ReservationId>,
     /// How long it took.
     pub millis: u64,
     /// Which turn of a conversation with tools it was, from 1 on; 0 when the agent has none.

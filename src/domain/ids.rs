@@ -60,6 +60,10 @@ uuid_id!(
     /// One version of one document in memory.
     DocumentId
 );
+uuid_id!(
+    /// Money set aside for one model call.
+    ReservationId
+);
 
 impl EffectId {
     /// The effect that `step`'s `attempt` of `run` proposes. Derived, not drawn: planning the same

@@ -10,11 +10,13 @@
 //! - [`tool`]: what agents may look things up with; [`sampling`]: what is shown to the owner for good;
 //! - [`admission`]: who begins next when not everybody can;
 //! - [`schedule`], [`gather`]: when runs open by themselves, and what triggers wait for before they open one;
+//! - [`budget`]: what model calls are paid from, and what follows when it is not enough;
 //! - [`ids`], [`digest`], [`money`], [`duration`], [`retry`], [`breaker`], [`retention`]: small, shared, exact.
 
 pub mod action;
 pub mod admission;
 pub mod breaker;
+pub mod budget;
 pub mod digest;
 pub mod duration;
 pub mod event;

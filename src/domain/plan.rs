@@ -5,16 +5,19 @@
 //! - [`advance`] applies each [`Stimulus`], then settles: begins, resumes, skips, finishes steps
 //!   until nothing more can happen without waiting;
 //! - [`learn`] says what each stimulus means; [`settle`] what follows from it;
-//! - [`begin`] starts steps and proposes actions, [`sample`] shows the owner a share of them; [`decide`] acts on the owner's verdicts;
+//! - [`begin`] starts steps and proposes actions; [`decide`] acts on the owner's verdicts;
+//! - [`asking`] asks about agents' steps, [`sample`] shows the owner a share of what is allowed, [`money`] asks whether something may cost more;
 //! - [`lists`] works through lists, [`waits`] waits for events, moments and other runs;
 //! - [`ending`] brings a run to its end and undoes what it did; [`again`] lets an ended run go on.
 
 pub mod again;
+mod asking;
 mod begin;
 pub mod decide;
 mod ending;
 mod learn;
 mod lists;
+mod money;
 mod sample;
 mod settle;
 #[cfg(test)]
@@ -27,6 +30,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::domain::action::{Action, Repeat};
+use crate::domain::budget::Shortage;
 use crate::domain::digest::Digest;
 use crate::domain::event::{Event, ModelCall, Outcome, Proposal, StepError, ToolCall, Topic, Verdict};
 use crate::domain::ids::{EffectId, HappeningId, ReviewId, RunId, StepId, WorkflowName};
@@ -186,6 +190,8 @@ pub enum Answer {
         /// A draft that nobody could go over, and where it came from.
         draft: Option<Box<(Value, Label)>>,
     },
+    /// A model could have been asked, but a budget does not hold enough: the owner may allow more.
+    Short(Shortage),
     /// Not at all, for now or for good.
     Failed(StepError),
 }

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::domain::event::{ErrorKind, Event, Opened, Outcome};
+use crate::domain::event::{ErrorKind, Event, Opened, Outcome, Verdict};
 use crate::domain::ids::{EffectId, HappeningId, ReviewId, RunId, StepId};
 use crate::domain::label::Label;
 use crate::domain::step::StepStatus;
@@ -37,6 +37,8 @@ pub struct Run {
     pub parked: Option<ReviewId>,
     /// Events from outside that have been waited for already: none of them serves two waits in a row.
     pub heard: BTreeSet<HappeningId>,
+    /// What the owner allowed it to cost beyond all limits, millionths of the currency.
+    pub allowed_micros: i64,
     /// When it was opened or last reopened: its deadline counts from here.
     pub began_at: Timestamp,
     /// How it ended and why, once it has.
@@ -61,6 +63,9 @@ pub struct StepRecord {
     pub repeats: u32,
     /// What its model calls cost, millionths of the currency.
     pub cost_micros: i64,
+    /// What the owner was last asked to allow beyond all limits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub asked_micros: Option<i64>,
     /// When its first attempt began: its deadline counts from here.
     pub began_at: Option<Timestamp>,
     /// The effect that it started itself; none when another run's result was used.
@@ -98,6 +103,7 @@ impl StepRecord {
         reviews: 0,
         repeats: 0,
         cost_micros: 0,
+        asked_micros: None,
         began_at: None,
         effect: None,
         child: None,
@@ -149,6 +155,7 @@ impl Run {
             paused: None,
             parked: None,
             heard: BTreeSet::new(),
+            allowed_micros: 0,
             began_at: at,
             finished: None,
         }
@@ -227,6 +234,10 @@ impl Run {
             let state = format!("attempt {} was the last", record.attempt);
             return Err(self.illegal(event, &state));
         }
+        // Only a question about money carries an amount, and only an approval allows it.
+        if let Event::ReviewDecided { verdict: Verdict::Approved, .. } = event {
+            self.allowed_micros += record.asked_micros.take().unwrap_or(0);
+        }
         match std::mem::replace(&mut record.status, StepStatus::Pending).next(event) {
             Ok(status) => record.status = status,
             Err(status) => {
@@ -250,7 +261,10 @@ impl Run {
             }
             Event::AttemptFailed { error, .. } if error.kind == ErrorKind::KeyTaken => record.waits += 1,
             Event::AttemptFailed { .. } => record.failures += 1,
-            Event::ReviewOpened(_) => record.reviews += 1,
+            Event::ReviewOpened(question) => {
+                record.reviews += 1;
+                record.asked_micros = question.allows_micros;
+            }
             Event::EffectReused { effect, of_run, .. } if *of_run == self.id => record.effect = Some(*effect),
             Event::ChildOpened { run, .. } => record.child = Some(*run),
             Event::EffectStarted { again, effect, .. } => {

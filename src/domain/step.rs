@@ -159,7 +159,10 @@ impl StepStatus {
         use Event as E;
         Ok(match (self, event) {
             (
-                Self::Pending | Self::Running | Self::Backoff { .. } | Self::Decided { ask: Ask::Undo, .. },
+                Self::Pending
+                | Self::Running
+                | Self::Backoff { .. }
+                | Self::Decided { ask: Ask::Undo | Ask::Budget, .. },
                 E::StepStarted { .. },
             ) => Self::Running,
             (Self::Running, E::EachBegan { items, .. }) => Self::Each { count: items.len() },

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::domain::admission::Flow;
+use crate::domain::budget::Budget;
 use crate::domain::digest::Digest;
 use crate::domain::duration::Span;
 use crate::domain::ids::{AgentName, StepId, WorkflowName};
@@ -39,6 +40,9 @@ pub struct Version {
     /// The share, 0 to 1, of allowed effects of paid models that the owner is shown all the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sample: Option<f64>,
+    /// What its runs may cost.
+    #[serde(default, skip_serializing_if = "Budget::is_default")]
+    pub budget: Budget,
 }
 
 impl Version {

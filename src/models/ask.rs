@@ -2,6 +2,7 @@
 //! what may pass by itself, what is told of each call. What is said over several turns is in
 //! [`crate::models::converse`].
 
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
@@ -9,11 +10,14 @@ use serde_json::Value;
 
 use crate::config::models::Price;
 use crate::domain::event::ModelCall;
+use crate::domain::ids::ReservationId;
+use crate::failpoint;
 use crate::models::chain::{Given, Walk, millis, outcome};
 use crate::models::error::{Kind, ModelError};
 use crate::models::gateway::{Gateway, Outcome};
+use crate::models::ledger::{Ask, Reservation, charge};
 use crate::models::schema::extract_json;
-use crate::models::wire::{Choice, Reply, Request};
+use crate::models::wire::{Choice, Dialect, Reply, Request};
 use crate::models::{Remote, error::clipped};
 
 /// The delays before the same model is tried again, at most twice within an attempt; what lasts
@@ -80,7 +84,22 @@ impl Walk<'_> {
 
     /// A call that the step's own time ended is told like any other that got no answer.
     pub(crate) fn too_late(&self, name: &str) -> ModelError {
-        self.untried(name, Kind::Timeout, "the step's time was up before it answered")
+        let why = "the step's time was up before it answered";
+        // They may have been sent: nobody can tell, so they are taken for spent.
+        let at_stake = std::mem::take(&mut *self.at_stake.lock().unwrap_or_else(PoisonError::into_inner));
+        let Some((last, others)) = at_stake.split_last() else {
+            return self.untried(name, Kind::Timeout, why);
+        };
+        for reservation in others.iter().chain([last]) {
+            self.tale.called(ModelCall {
+                model: name.to_owned(),
+                outcome: why.to_owned(),
+                cost_micros: reservation.worst_micros,
+                reservation: Some(reservation.id),
+                ..ModelCall::default()
+            });
+        }
+        ModelError::new(Kind::Timeout, why)
     }
 
     /// A model that cannot even be tried is told like a try, so that the journal shows why.
@@ -123,7 +142,19 @@ impl Walk<'_> {
         let mut request = request.clone();
         request.hear =
             self.tale.hear(target.name, target.part.as_deref()).filter(|_| target.remote.streaming);
+        // One statement each for the ledger: set aside, call, charge.
+        let reservation = match self.reserve(target, &request).await {
+            Ok(reservation) => reservation,
+            Err(error) => return Err(Unfit { error: self.unpaid(target, error), said: None }),
+        };
+        if reservation.is_some() {
+            failpoint::hit(failpoint::MODEL_RESERVED);
+        }
         let call = target.gateway.call(request.clone()).await;
+        if reservation.is_some() {
+            failpoint::hit(failpoint::MODEL_CALLED);
+        }
+        let paid = reservation.and_then(|reservation| self.charged(&call, target.remote, &reservation));
         let judged = self.judged(&call, &request);
         let reply = call.result.as_ref().ok();
         let (read, written) = reply.map_or((0, 0), |reply| (reply.input_tokens, reply.output_tokens));
@@ -133,12 +164,55 @@ impl Walk<'_> {
             answered_by: reply.and_then(|reply| reply.model.as_deref()).map(|model| clipped(model, 100)),
             input_tokens: read,
             output_tokens: written,
-            cost_micros: target.remote.price.as_ref().map_or(0, |price| cost(price, read, written)),
+            cost_micros: paid.as_ref().map_or(0, |paid| paid.cost_micros),
+            reservation: paid.map(|paid| paid.reservation),
             millis: millis(call.took),
             turn: if request.tools.is_empty() { 0 } else { turn },
             part: target.part.clone(),
         });
         judged.map_err(|error| Unfit { error, said: call.result.ok().map(|reply| reply.text) })
+    }
+
+    /// Sets aside what the call may cost at most; nothing for a model that is free.
+    async fn reserve(
+        &self,
+        target: &Target<'_>,
+        request: &Request,
+    ) -> Result<Option<Reservation>, ModelError> {
+        let Some(price) = &target.remote.price else {
+            return Err(no_price(target.name, self.models.ledger.currency()));
+        };
+        if price.input.micros == 0 && price.output.micros == 0 {
+            return Ok(None);
+        }
+        let payer = self.asked.payer.clone();
+        let ask = Ask { payer, model: target.name.to_owned(), worst_micros: worst(request, price) };
+        let reservation = self.models.ledger.reserve(ask).await?;
+        self.at_stake.lock().unwrap_or_else(PoisonError::into_inner).push(reservation.clone());
+        Ok(Some(reservation))
+    }
+
+    /// What the call is charged; a reservation whose call surely never left is given back.
+    fn charged(&self, call: &Outcome, remote: &Remote, reservation: &Reservation) -> Option<Paid> {
+        let mut at_stake = self.at_stake.lock().unwrap_or_else(PoisonError::into_inner);
+        at_stake.retain(|other| other.id != reservation.id);
+        drop(at_stake);
+        let cost = remote.price.as_ref().and_then(|price| charge(call, price, reservation));
+        if cost.is_none() {
+            self.models.ledger.release(reservation.id);
+        }
+        cost.map(|cost_micros| Paid { reservation: reservation.id, cost_micros })
+    }
+
+    /// A call that could not be paid is told like a try, so that the journal shows why.
+    fn unpaid(&self, target: &Target<'_>, error: ModelError) -> ModelError {
+        self.tale.called(ModelCall {
+            model: target.name.to_owned(),
+            outcome: error.to_string(),
+            part: target.part.clone(),
+            ..ModelCall::default()
+        });
+        error
     }
 
     fn judged(&self, call: &Outcome, request: &Request) -> Result<Said, ModelError> {
@@ -157,6 +231,29 @@ impl Walk<'_> {
     }
 }
 
+/// A call that was paid: what settles it.
+struct Paid {
+    reservation: ReservationId,
+    cost_micros: i64,
+}
+
+/// Without a price nobody can say what a call costs at most, so it is not made.
+fn no_price(name: &str, currency: &str) -> ModelError {
+    let line = format!("price: {{ input: 0.00 {currency}, output: 0.00 {currency} }}");
+    ModelError::new(
+        Kind::Inapplicable,
+        format!(
+            "it has no price; add `{line}` to `{name}` in config/models.yaml, with what a million tokens cost"
+        ),
+    )
+}
+
+/// What the call may cost at most: a token is at least a byte of what is sent. Joined with `models::estimate`.
+fn worst(request: &Request, price: &Price) -> i64 {
+    let sent = request.body(Dialect { json_schema: true, completion_tokens: false }).to_string().len();
+    cost(price, sent as u64, u64::from(request.max_tokens))
+}
+
 fn no_object(reply: &Reply) -> ModelError {
     let cut = if reply.finish.as_deref() == Some("length") { ": it was cut off at `max_tokens`" } else { "" };
     ModelError::new(Kind::Invalid, format!("there is no whole JSON object in its answer{cut}"))
@@ -172,7 +269,7 @@ fn worth_waiting(error: &ModelError, delays: &mut impl Iterator<Item = Duration>
 }
 
 /// What a call costs, millionths of the currency, rounded up.
-fn cost(price: &Price, read: u64, written: u64) -> i64 {
+pub(crate) fn cost(price: &Price, read: u64, written: u64) -> i64 {
     let part = |tokens: u64, money: i64| i128::from(tokens).saturating_mul(i128::from(money));
     let total = part(read, price.input.micros).saturating_add(part(written, price.output.micros));
     // Two prices below 2^63 times counts below 2^64 stay far below 2^127.

@@ -2,11 +2,13 @@
 //! the agent's schema, and once more along the tier that goes over the draft, if the agent has one.
 //! Built-in models are asked here, the others in [`crate::models::ask`].
 
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 use tokio::sync::OnceCell;
 
+use crate::domain::budget::{Exhausted, Shortage};
 use crate::domain::event::{ErrorKind, ModelCall, StepError};
 use crate::domain::label::Label;
 use crate::domain::plan::Answer;
@@ -15,6 +17,7 @@ use crate::models::canned::{self, Context};
 use crate::models::classify::Verdict;
 use crate::models::encoder::EncoderError;
 use crate::models::error::{Kind, ModelError};
+use crate::models::ledger::Reservation;
 use crate::models::schema::{OutputError, without_nul};
 use crate::models::witness::Tale;
 use crate::models::{Asked, Inner};
@@ -27,6 +30,8 @@ pub(crate) struct Walk<'a> {
     /// When the step's time is up: no provider is waited for after that, the rest of the chain still counts.
     deadline: Instant,
     pub(crate) tale: Tale<'a>,
+    /// What was set aside for calls under way: more than one while votes are taken.
+    pub(crate) at_stake: Mutex<Vec<Reservation>>,
     /// What the encoder said, once it was asked.
     verdict: OnceCell<Option<Verdict>>,
 }
@@ -43,7 +48,8 @@ impl<'a> Walk<'a> {
     pub(crate) fn new(models: &'a Inner, asked: Asked<'a>) -> Self {
         let (agent, witness) = (asked.agent, asked.witness);
         let deadline = Instant::now() + asked.limit;
-        Self { models, asked, agent, deadline, tale: Tale::new(witness), verdict: OnceCell::new() }
+        let (tale, at_stake, verdict) = (Tale::new(witness), Mutex::default(), OnceCell::new());
+        Self { models, asked, agent, deadline, tale, at_stake, verdict }
     }
 
     /// Walks from the first model to the last.
@@ -81,10 +87,28 @@ impl<'a> Walk<'a> {
             };
             match answer {
                 Ok(given) => return Ok(given),
-                Err(error) => failures.of.push((model, error)),
+                Err(error) => {
+                    let short = error.shortage.clone();
+                    failures.of.push((model, error));
+                    if let Some(answer) = short.and_then(|short| self.exhausted(*short)) {
+                        return Err(answer);
+                    }
+                }
             }
         }
         Err(Answer::Failed(failures.failure()))
+    }
+
+    /// What follows when a model cannot be paid; nothing: the next one is asked.
+    fn exhausted(&self, short: Shortage) -> Option<Answer> {
+        match self.asked.payer.budget.exhausted {
+            Exhausted::Fallback => None,
+            Exhausted::Review => Some(Answer::Short(short)),
+            Exhausted::Fail => {
+                let message = format!("It cannot be paid: {}.", short.told(self.models.ledger.currency()));
+                Some(Answer::Failed(StepError::new(ErrorKind::Budget, message)))
+            }
+        }
     }
 
     async fn ask_in_time(&self, name: &str, draft: Option<&Given>) -> Result<Given, ModelError> {

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::domain::budget::Shortage;
 use crate::domain::duration::Span;
 use crate::domain::event::{ErrorKind, StepError};
 
@@ -16,6 +17,10 @@ pub struct ModelError {
     pub message: String,
     /// How long the provider asked to wait.
     pub retry_after: Option<Duration>,
+    /// The request was sent and no whole answer came: the provider may bill it all the same.
+    pub billed: bool,
+    /// What a budget lacked, of [`Kind::Exhausted`].
+    pub shortage: Option<Box<Shortage>>,
 }
 
 /// The kinds of failure. A new one must say below what follows from it.
@@ -43,8 +48,10 @@ pub enum Kind {
     Busy,
     /// What the agent may use for one step is used up.
     Spent,
-    /// There is nothing to try: no key, no classes, a condition that does not hold.
+    /// There is nothing to try: no key, no price, no classes, a condition that does not hold.
     Inapplicable,
+    /// A budget does not hold enough for it.
+    Exhausted,
 }
 
 /// What a failure says about the provider.
@@ -71,7 +78,8 @@ impl Kind {
             | Self::Paused
             | Self::Busy
             | Self::Spent
-            | Self::Inapplicable => false,
+            | Self::Inapplicable
+            | Self::Exhausted => false,
         }
     }
 
@@ -87,7 +95,8 @@ impl Kind {
             | Self::Paused
             | Self::Busy
             | Self::Spent
-            | Self::Inapplicable => Harm::None,
+            | Self::Inapplicable
+            | Self::Exhausted => Harm::None,
         }
     }
 
@@ -99,7 +108,7 @@ impl Kind {
             Self::Timeout => ErrorKind::Timeout,
             Self::Unavailable | Self::Empty | Self::Paused | Self::Busy => ErrorKind::Unavailable,
             Self::Invalid => ErrorKind::Invalid,
-            Self::Spent => ErrorKind::Budget,
+            Self::Spent | Self::Exhausted => ErrorKind::Budget,
             Self::Permanent | Self::Rejected | Self::Refused | Self::Inapplicable => ErrorKind::Refused,
         }
     }
@@ -107,7 +116,13 @@ impl Kind {
 
 impl ModelError {
     pub(crate) fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), retry_after: None }
+        Self { kind, message: message.into(), retry_after: None, billed: false, shortage: None }
+    }
+
+    /// A failure after the request was sent: nobody can tell whether it costs.
+    pub(crate) fn billed(mut self) -> Self {
+        self.billed = true;
+        self
     }
 
     pub(crate) fn into_step_error(self, message: String) -> StepError {

@@ -227,7 +227,8 @@ async fn carry_out(endpoint: Endpoint, timeout: Duration, call: Call, mut finish
         Err(ModelError::new(
             Kind::Timeout,
             format!("no whole answer within {}", crate::domain::duration::Span(timeout)),
-        ))
+        )
+        .billed())
     });
     finish.seen = seen(&result);
     drop(finish);

@@ -12,6 +12,7 @@
 //! | `encoder`, `classify` | the built-in encoder: vectors and zero-shot classes |
 //! | `canned` | the agent's own output, written by the owner |
 //! | `schema` | the object inside an answer, valid under its schema |
+//! | `ledger` | pays for each call before it is made |
 //! | `error` | the kinds of failure and what follows from each |
 
 mod ask;
@@ -22,6 +23,7 @@ mod converse;
 pub mod encoder;
 pub mod error;
 mod gateway;
+pub mod ledger;
 mod memo;
 mod openai;
 pub mod schema;
@@ -45,6 +47,7 @@ pub use self::openai::EndpointError;
 use self::chain::Walk;
 use self::classify::Classifier;
 use self::gateway::Gateway;
+use self::ledger::{Ledger, Payer};
 use self::openai::Endpoint;
 use self::schema::Schemas;
 use self::tools::Tools;
@@ -91,6 +94,8 @@ pub struct Asked<'a> {
     pub label: Label,
     /// How long providers may be waited for.
     pub limit: Duration,
+    /// Who pays.
+    pub payer: &'a Payer,
     /// What its tools look into.
     pub tools: &'a dyn Tools,
     /// Who is told.
@@ -109,6 +114,7 @@ struct Inner {
     tiers: BTreeMap<String, Vec<String>>,
     remotes: BTreeMap<String, Remote>,
     gateways: Vec<Gateway>,
+    ledger: Ledger,
 }
 
 /// A model of some provider.
@@ -125,10 +131,9 @@ struct Remote {
 }
 
 impl Models {
-    /// Starts one gateway per provider whose key is there (or needs none); the encoder loads when it is
-    /// first asked, or by [`Encoder::warm`].
-    /// `workspace` is what prompts and canned outputs know by that name; the gateways are linked
-    /// to `supervisor`.
+    /// Starts one gateway per provider whose key is there (or needs none). `workspace` is what prompts
+    /// and canned outputs know by that name; the gateways are linked to `supervisor`; `ledger` pays for
+    /// every call.
     ///
     /// # Errors
     /// When a provider's settings cannot work.
@@ -136,8 +141,9 @@ impl Models {
         config: &config::models::Models,
         workspace: Value,
         supervisor: Option<ActorCell>,
+        encoder: Encoder,
+        ledger: Ledger,
     ) -> Result<Self, ModelsError> {
-        let encoder = Encoder::lazy();
         let mut served = BTreeMap::new();
         for (name, provider) in &config.providers {
             served.insert(name, gateway(name, provider, supervisor.clone()).await?);
@@ -163,6 +169,7 @@ impl Models {
             tiers: config.tiers.clone(),
             remotes: config.models.iter().map(|(name, model)| (name.clone(), remote(model))).collect(),
             gateways: served.into_values().flatten().collect(),
+            ledger,
         })))
     }
 
@@ -170,6 +177,12 @@ impl Models {
     #[must_use]
     pub fn encoder(&self) -> &Encoder {
         &self.0.encoder
+    }
+
+    /// What pays for calls.
+    #[must_use]
+    pub fn ledger(&self) -> &Ledger {
+        &self.0.ledger
     }
 
     /// Asks an agent: walks its tier from the first model to the last, then, with the draft, the tier that
@@ -181,9 +194,10 @@ impl Models {
         Walk::new(&self.0, asked).run().await
     }
 
-    /// Stops the gateways; calls under way end as unavailable.
+    /// Stops the gateways, then the ledger; calls under way end as unavailable.
     pub async fn stop(&self) {
         futures_util::future::join_all(self.0.gateways.iter().map(Gateway::stop)).await;
+        self.0.ledger.stop().await;
     }
 }
 

@@ -167,10 +167,10 @@ impl Transport {
             return Err(error);
         }
         if body.trim_ascii().is_empty() {
-            return Err(ModelError::new(Kind::Unavailable, "the provider sent an empty body"));
+            return Err(ModelError::new(Kind::Unavailable, "the provider sent an empty body").billed());
         }
         if serde_json::from_slice::<serde_json::Value>(&body).is_err() {
-            return Err(ModelError::new(Kind::Unavailable, "the provider's answer is not JSON"));
+            return Err(ModelError::new(Kind::Unavailable, "the provider's answer is not JSON").billed());
         }
         let mut whole = http::Response::new(body);
         *whole.status_mut() = status;
@@ -197,7 +197,9 @@ async fn bounded(mut response: reqwest::Response) -> Result<Vec<u8>, ModelError>
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| broken(&error))? {
         if body.len() + chunk.len() > MAX_BODY {
-            return Err(ModelError::new(Kind::Rejected, "the provider's answer is longer than 2 MiB"));
+            return Err(
+                ModelError::new(Kind::Rejected, "the provider's answer is longer than 2 MiB").billed()
+            );
         }
         body.extend_from_slice(&chunk);
     }
@@ -214,7 +216,8 @@ pub(super) fn broken(error: &reqwest::Error) -> ModelError {
         cause = inner;
     }
     let what = if error.is_connect() { "no connection" } else { "the connection broke" };
-    ModelError::new(Kind::Unavailable, format!("{what}: {}", clipped(&cause.to_string(), 120)))
+    let failure = ModelError::new(Kind::Unavailable, format!("{what}: {}", clipped(&cause.to_string(), 120)));
+    if error.is_connect() { failure } else { failure.billed() }
 }
 
 /// `Retry-After` (RFC 9110, 10.2.3): seconds or a date.

@@ -82,7 +82,9 @@ impl Pieces {
             return Ok(String::new());
         }
         let Ok(piece) = serde_json::from_str::<Value>(data) else {
-            return Err(ModelError::new(Kind::Unavailable, "a piece of the provider's answer is not JSON"));
+            return Err(
+                ModelError::new(Kind::Unavailable, "a piece of the provider's answer is not JSON").billed()
+            );
         };
         for (name, kept) in
             [("model", &mut self.model), ("usage", &mut self.usage), ("error", &mut self.error)]
@@ -118,7 +120,7 @@ impl Pieces {
     /// The completion, if it came to its end: the last piece says why the model stopped, or that it is the last.
     fn whole(self) -> Result<Value, ModelError> {
         if self.finish.is_null() && !self.done && self.error.is_null() {
-            return Err(ModelError::new(Kind::Unavailable, "its answer broke off in the middle"));
+            return Err(ModelError::new(Kind::Unavailable, "its answer broke off in the middle").billed());
         }
         let mut message = Map::new();
         message.insert("content".into(), json!(self.content));
@@ -166,7 +168,9 @@ pub(crate) async fn assemble(
             }
         }
         if events.held() + pieces.held() > MAX_BODY {
-            return Err(ModelError::new(Kind::Rejected, "the provider's answer is longer than 2 MiB"));
+            return Err(
+                ModelError::new(Kind::Rejected, "the provider's answer is longer than 2 MiB").billed()
+            );
         }
         if chunk.is_none() {
             break;

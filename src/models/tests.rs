@@ -3,6 +3,7 @@
 
 mod agents;
 mod classes;
+mod money;
 mod server;
 mod streams;
 mod support;
@@ -14,12 +15,14 @@ use serde_json::{Value, json};
 use self::server::{Line, Server};
 use self::support::{Shelf, Told};
 use crate::config::models::{Model, Models as Config, Provider};
+use crate::domain::budget::{Limits, Payer};
 use crate::domain::duration::Span;
 use crate::domain::event::{ErrorKind, ModelCall};
 use crate::domain::label::Label;
 use crate::domain::plan::Answer;
 use crate::domain::workflow::Agent;
-use crate::models::{Asked, Models};
+use crate::models::ledger::Ledger;
+use crate::models::{Asked, Encoder, Models};
 
 /// No test takes longer; a hang is a failure, not a wait.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -64,12 +67,18 @@ impl Setup {
         self.tiers(&[("draft", chain)]).await
     }
 
-    async fn tiers(mut self, tiers: &[(&str, &[&str])]) -> Models {
+    async fn tiers(self, tiers: &[(&str, &[&str])]) -> Models {
+        self.paid_by(Ledger::in_memory(Limits::default()).0, tiers).await
+    }
+
+    async fn paid_by(mut self, ledger: Ledger, tiers: &[(&str, &[&str])]) -> Models {
         let chain = |(tier, chain): &(&str, &[&str])| {
             ((*tier).to_owned(), chain.iter().map(ToString::to_string).collect())
         };
         self.config.tiers = tiers.iter().map(chain).collect();
-        Models::start(&self.config, json!({"name": "Fjord Web"}), None).await.unwrap()
+        Models::start(&self.config, json!({"name": "Fjord Web"}), None, Encoder::lazy(), ledger)
+            .await
+            .unwrap()
     }
 }
 
@@ -85,7 +94,18 @@ fn agent(more: Value) -> Agent {
 async fn ask_as(models: &Models, agent: &Agent, with: Value, label: Label) -> (Vec<ModelCall>, Answer) {
     let told = Told::default();
     let answer = told
-        .ask(models, Asked { agent, with: &with, label, limit: LIMIT, tools: &Shelf, witness: &told })
+        .ask(
+            models,
+            Asked {
+                agent,
+                with: &with,
+                label,
+                limit: LIMIT,
+                payer: &Payer::workspace(LIMIT),
+                tools: &Shelf,
+                witness: &told,
+            },
+        )
         .await;
     (told.calls(), answer)
 }
@@ -114,7 +134,8 @@ async fn a_good_answer_comes_back_with_its_tokens_and_cost() {
     let models = Setup::new(&[&server.url]).start(&["one", "owner"]).await;
     let (calls, answer) = ask(&models).await;
     assert_eq!(answer, lead());
-    let call = ModelCall { millis: 0, ..calls[0].clone() };
+    assert!(calls[0].reservation.is_some());
+    let call = ModelCall { millis: 0, reservation: None, ..calls[0].clone() };
     assert_eq!(
         call,
         ModelCall {

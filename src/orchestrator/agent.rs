@@ -7,6 +7,7 @@ use std::time::Duration;
 use ractor::ActorRef;
 use serde_json::Value;
 
+use crate::domain::budget::Payer;
 use crate::domain::event::{ErrorKind, ModelCall, StepError, ToolCall};
 use crate::domain::ids::{RunId, StepId};
 use crate::domain::label::Label;
@@ -20,7 +21,7 @@ use crate::orchestrator::live::Draft;
 use crate::orchestrator::run;
 
 /// What the models that need no provider get when the providers have used the step's time up.
-const GRACE: Duration = Duration::from_secs(15);
+pub(super) const GRACE: Duration = Duration::from_secs(15);
 
 /// One agent step that is due.
 pub(super) struct Due {
@@ -36,12 +37,14 @@ pub(super) struct Due {
     pub(super) with: Value,
     /// Where that came from.
     pub(super) label: Label,
+    /// Who pays.
+    pub(super) payer: Payer,
 }
 
 /// Asks the agent of the step; every call but the last, and every use of a tool, is told to the run as it
 /// happens.
 pub(super) async fn ask(engine: Arc<Engine>, due: Due) -> Stimulus {
-    let Due { actor, run, version, step, with, label } = due;
+    let Due { actor, run, version, step, with, label, payer } = due;
     let agent = match &step.kind {
         StepKind::Agent(wanted) => version.agents.get(&wanted.agent),
         StepKind::Action(_) | StepKind::Review(_) | StepKind::Wait(_) | StepKind::Workflow(_) => None,
@@ -57,6 +60,7 @@ pub(super) async fn ask(engine: Arc<Engine>, due: Due) -> Stimulus {
         with: &with,
         label,
         limit: step.timeout.0,
+        payer: &payer,
         tools: engine.tools.as_ref(),
         witness: &telling,
     };

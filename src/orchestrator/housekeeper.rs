@@ -126,6 +126,7 @@ async fn sweep(engine: &Engine) -> Result<(), StoreError> {
         }
         tokio::time::sleep((begun.elapsed() * REST).max(SHORTEST_REST)).await;
     }
+    while engine.store.archive_spend().await? {}
     if removed > 0 || stayed > 0 {
         tracing::info!(removed, stayed, "runs whose retention is over were removed");
     }

@@ -17,8 +17,7 @@
 //! - [`engine`] is what the actors share; [`agent`], [`action`] and `wait` are the work itself;
 //! - `tools` is what agents look into, [`live`] who watches what they write;
 //! - `inbox` is what runs are told, `entrance` how they come in;
-//! - `park` deals with runs that crash, so that the owner decides about them;
-//! - [`failpoint`] lets tests kill the process at the places that matter.
+//! - `park` deals with runs that crash, so that the owner decides about them.
 
 pub mod action;
 pub mod agent;
@@ -27,7 +26,6 @@ pub mod control;
 pub mod door;
 pub mod engine;
 mod entrance;
-pub mod failpoint;
 pub mod flow;
 pub mod housekeeper;
 mod inbox;
@@ -41,3 +39,5 @@ mod tools;
 mod wait;
 pub mod wakeup;
 mod worker;
+
+pub use crate::failpoint;

@@ -90,6 +90,7 @@ async fn park(
         action: None,
         form: Some(json!({"type": "string", "enum": PARKED_CHOICES})),
         due_at: None,
+        allows_micros: None,
     };
     tracing::error!(%run, "the run is parked: it needs a look");
     append(engine, node, run, seq, head, Event::RunParked(Parked { question, stack }), Rest::Parked);

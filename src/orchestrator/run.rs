@@ -14,6 +14,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 
+use crate::domain::budget::{self, Payer};
 use crate::domain::digest::Digest;
 use crate::domain::event::Parent;
 use crate::domain::ids::{HappeningId, NodeId, StepId};
@@ -440,9 +441,11 @@ impl State {
                 }
                 Task::Agent { step, with, label } => {
                     let definition = self.step(&step)?;
+                    let patience = definition.timeout.0 + agent::GRACE;
                     let due = agent::Due {
                         actor: myself.clone(),
                         run: self.run.id,
+                        payer: Payer::of(&self.run, &self.version, &step, patience),
                         version: self.version.clone(),
                         step: definition,
                         with,
@@ -475,7 +478,8 @@ impl State {
                     (step.clone(), worker::begin(myself, wait::attend(engine, step, run)).await?)
                 }
                 Task::Open { step, attempt, workflow, input, label, budget_micros } => {
-                    let parent = Parent { run: self.run.id, step: step.clone() };
+                    let pays = budget::paying_for_child(&self.run, &self.version);
+                    let parent = Parent { run: self.run.id, step: step.clone(), pays };
                     let child = Child { parent, attempt, workflow, input, label, budget_micros };
                     (step, worker::begin(myself, wait::open(engine, child)).await?)
                 }

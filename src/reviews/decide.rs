@@ -121,6 +121,7 @@ fn fitting(ask: Ask, has_form: bool) -> &'static [&'static str] {
         (Ask::Approval, _) => &["approved", "edited", "rejected"],
         (Ask::Answer, _) | (Ask::Question, true) => &["answered", "rejected"],
         (Ask::Question, false) => &["approved", "rejected"],
+        (Ask::Budget, _) => &["approved", "answered", "rejected"],
         (Ask::InDoubt | Ask::Undo | Ask::Parked, _) => &["answered"],
     }
 }

@@ -3,6 +3,7 @@
 //! - [`Store`] is the pool and the way in; [`error`] turns constraint names into typed errors;
 //! - [`runs`], [`effects`], [`reviews`], [`workflows`], [`records`], [`memory`], [`schedules`], [`gathered`]
 //!   are the aggregates;
+//! - [`spend`] is the ledger of model calls;
 //! - [`events`] is what runs wait for, [`pauses`] what the owner holds;
 //! - [`admission`] is the queue of runs and the slots of concurrency keys;
 //! - [`journal`] is the group commit and what reads it back;
@@ -30,6 +31,7 @@ pub mod retention;
 pub mod reviews;
 pub mod runs;
 pub mod schedules;
+pub mod spend;
 pub mod threads;
 pub mod wakeup;
 pub mod workflows;

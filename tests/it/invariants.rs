@@ -33,7 +33,7 @@ async fn check(store: &Store, change: impl FnOnce(&mut Audit<'_>)) -> Report {
 }
 
 /// What does not hold, each named once.
-async fn broken(store: &Store) -> Vec<Invariant> {
+pub async fn broken(store: &Store) -> Vec<Invariant> {
     named(&check(store, |_| {}).await)
 }
 
@@ -400,6 +400,7 @@ async fn i9_money_that_does_not_add_up_is_noticed() {
                 model: "m".into(),
                 outcome: "ok".into(),
                 cost_micros: -5,
+                reservation: None,
                 millis: 1,
                 ..ModelCall::default()
             },

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// A module may use the modules of the rows above its own, and itself.
 const LAYERS: &[&[&str]] = &[
     &["domain"],
-    &["telemetry", "time"],
+    &["telemetry", "time", "failpoint"],
     &["config", "store"],
     &["models"],
     &["memory", "connectors"],

@@ -25,6 +25,8 @@ mod invariants;
 mod kinds;
 mod layering;
 mod memory;
+mod money;
+mod money_runs;
 mod nodes;
 mod processes;
 mod records;

@@ -47,6 +47,7 @@ impl Past {
             output: None,
             flow: Default::default(),
             sample: None,
+            budget: Default::default(),
         };
         let version = store.keep_version(&version).await.unwrap().digest;
         let now = store.database_time().await.unwrap();

@@ -7,6 +7,7 @@ use lettre::Address;
 use lettre::message::Mailbox;
 use serde_json::{Value, json};
 
+use crate::config::check::money;
 use crate::config::check::templates::{Place, Scope};
 use crate::config::connectors::Connectors;
 use crate::config::document::Reporter;
@@ -40,6 +41,7 @@ pub(in crate::config) fn settings(report: &mut Reporter<'_>, settings: &Settings
         let message = format!("`{currency}` is not a currency");
         report.value(&workspace.key("currency"), message, "write three capital letters, such as `USD`");
     }
+    money::spending(report, &settings.budget, currency);
     mailboxes(report, settings);
     retention(report, settings.retention);
     secret(report, &Path::top().key("database").key("url"), settings.database.as_ref().map(|d| &d.url));
@@ -114,6 +116,7 @@ pub(in crate::config) fn models(report: &mut Reporter<'_>, models: &Models, curr
             let mend = nearest::mend(&model.provider, "the providers", &providers);
             report.value(&path.key("provider"), format!("there is no provider `{}`", model.provider), mend);
         }
+        money::priced(report, &path, name, model, currency);
         let prices =
             model.price.iter().flat_map(|price| [("input", &price.input), ("output", &price.output)]);
         for (field, price) in prices {

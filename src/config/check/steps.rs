@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::config::check::templates::{Place, Scope};
-use crate::config::check::{Names, agent, schema};
+use crate::config::check::{Names, agent, money, schema};
 use crate::config::document::Reporter;
 use crate::config::nearest;
 use crate::config::node::Path;
@@ -106,11 +106,8 @@ fn waits_or_opens(
         return Some(StepKind::Wait(waits(report, &path.key("wait"), wait, scope)));
     }
     let budget = step.budget.as_ref();
-    if let (Some(budget), Some(currency)) = (budget, &names.currency)
-        && budget.currency != *currency
-    {
-        let message = format!("money is counted in {currency} here, not in {}", budget.currency);
-        report.value(&path.key("budget"), message, format!("write it in {currency}"));
+    if let Some(budget) = budget {
+        money::amount(report, &path.key("budget"), budget, names.currency.as_deref());
     }
     Some(StepKind::Workflow(ChildStep {
         workflow: WorkflowName(step.workflow.clone().unwrap_or_default()),

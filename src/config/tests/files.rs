@@ -95,10 +95,8 @@ fn a_retention_is_a_time_that_outlasts_repetitions_or_for_good() {
 
 #[test]
 fn what_a_later_version_will_know_is_not_accepted_now() {
-    for field in ["budget: 1 USD", "cache: 1h"] {
-        let workspace = Workspace::sound().but(WORKFLOW_FILE, "on:", &format!("{field}\non:"));
-        assert!(workspace.problems()[0].message.contains("is not a field of a workflow"), "{field}");
-    }
+    let workspace = Workspace::sound().but(WORKFLOW_FILE, "on:", "cache: 1h\non:");
+    assert!(workspace.problems()[0].message.contains("is not a field of a workflow"));
     for field in ["loop: [a]", "tools: {}", "votes: 3"] {
         let workspace =
             Workspace::sound().but(WORKFLOW_FILE, "    agent:", &format!("    {field}\n    agent:"));

@@ -29,7 +29,7 @@ const KEY_TAKEN_DOUBLINGS: u32 = 6;
 const MAX_KEY: usize = 500;
 
 /// The most artifacts shown with a review: what a person takes in at a glance.
-const MAX_ARTIFACTS: usize = 5;
+pub(super) const MAX_ARTIFACTS: usize = 5;
 
 impl Planner<'_, '_> {
     /// Begins a step whose turn it is, or skips it.
@@ -101,9 +101,6 @@ impl Planner<'_, '_> {
     }
 
     fn begin_agent(&mut self, step: &Step, agent: &AgentStep) -> Begun {
-        if self.left() == Some(0) {
-            return Ok(self.fail(step, ErrorKind::Budget, "what this run may cost is spent"));
-        }
         let scope = self.scope(&step.id);
         let (with, label) = (scope.fill(&agent.with)?, scope.label(&agent.with)?);
         drop(scope);
@@ -281,52 +278,7 @@ impl Planner<'_, '_> {
             action: Some(proposal.action.clone()),
             form: None,
             due_at: shows.due.map(|due| due.after(self.env.now)),
-        };
-        self.open(question)
-    }
-
-    /// The owner is the last model of every chain: the form is the output schema.
-    pub(super) fn ask_for_answer(
-        &mut self,
-        step: &Step,
-        reasons: &[String],
-        draft: Option<&(Value, Label)>,
-    ) -> Result<(), IllegalEvent> {
-        let StepKind::Agent(wanted) = &step.kind else { return Ok(()) };
-        let Some(agent) = self.env.version.agents.get(&wanted.agent) else {
-            return self.fail(step, ErrorKind::Invalid, format!("there is no agent `{}`", wanted.agent));
-        };
-        let scope = self.scope(&step.id);
-        let (with, label) = match (scope.fill(&wanted.with), scope.label(&wanted.with)) {
-            (Ok(with), Ok(label)) => (with, label),
-            (Err(error), _) | (_, Err(error)) => {
-                drop(scope);
-                return self.fail(step, ErrorKind::Invalid, error.to_string());
-            }
-        };
-        drop(scope);
-        let title = format!("{} · {}", self.run.opened.title, step.title());
-        let mut all = vec![format!("no model of the tier `{}` could answer", agent.tier)];
-        all.extend_from_slice(reasons);
-        let artifacts = match &with {
-            Value::Object(map) => map.iter().take(MAX_ARTIFACTS).map(|(name, value)| Artifact {
-                title: name.clone(),
-                label,
-                value: value.clone(),
-            }),
-            _ => return self.fail(step, ErrorKind::Invalid, "an agent is given an object"),
-        };
-        let question = Question {
-            step: step.id.clone(),
-            review: self.next_review(&step.id),
-            ask: Ask::Answer,
-            digest: Digest::of_json(&json!({"agent": agent.agent, "with": with})),
-            title,
-            reasons: all,
-            artifacts: draft.map(drafted).into_iter().chain(artifacts).take(MAX_ARTIFACTS).collect(),
-            action: None,
-            form: Some(agent.output.clone()),
-            due_at: None,
+            allows_micros: None,
         };
         self.open(question)
     }
@@ -345,6 +297,7 @@ impl Planner<'_, '_> {
             action: None,
             form: wanted.form.clone(),
             due_at: wanted.shows.due.map(|due| due.after(self.env.now)),
+            allows_micros: None,
         };
         Ok(self.open(question))
     }
@@ -375,6 +328,7 @@ impl Planner<'_, '_> {
             action: Some(proposal.action.clone()),
             form: Some(json!({"type": "string", "enum": IN_DOUBT_CHOICES})),
             due_at: None,
+            allows_micros: None,
         };
         self.open(question)
     }
@@ -480,10 +434,6 @@ impl Planner<'_, '_> {
 
 /// A step begun, or the template that could not be filled in.
 pub(super) type Begun = Result<Result<(), IllegalEvent>, TemplateError>;
-
-fn drafted((value, label): &(Value, Label)) -> Artifact {
-    Artifact { title: "draft".into(), label: *label, value: value.clone() }
-}
 
 fn reach(wanted: &ActionStep) -> Reach {
     action::spec(&wanted.action).map_or(Reach::External, |spec| spec.reach)

@@ -53,7 +53,9 @@ impl Planner<'_, '_> {
             (Ask::Question, Verdict::Answered { answer }, _) => {
                 self.answer(step, json!({"decision": "answered", "answer": answer}))
             }
-            (Ask::Answer, Verdict::Answered { answer }, _) => self.answer(step, answer),
+            (Ask::Answer | Ask::Budget, Verdict::Answered { answer }, _) => self.answer(step, answer),
+            // What was allowed counts from here on: the models are asked anew.
+            (Ask::Budget, Verdict::Approved, _) => self.begin_attempt(step),
             (Ask::InDoubt, Verdict::Answered { answer }, Some(proposal)) => {
                 self.resolve_doubt(step, proposal, answer.as_str())
             }
@@ -74,9 +76,16 @@ impl Planner<'_, '_> {
     fn give_back(&mut self, ask: Ask, proposal: Option<&Proposal>, reason: &str) -> Result<(), IllegalEvent> {
         match (ask, proposal) {
             (Ask::Approval, Some(proposal)) => self.withdraw(proposal, reason),
-            (Ask::Approval | Ask::Answer | Ask::Question | Ask::InDoubt | Ask::Undo | Ask::Parked, _) => {
-                Ok(())
-            }
+            (
+                Ask::Approval
+                | Ask::Answer
+                | Ask::Question
+                | Ask::InDoubt
+                | Ask::Undo
+                | Ask::Parked
+                | Ask::Budget,
+                _,
+            ) => Ok(()),
         }
     }
 

@@ -193,6 +193,7 @@ impl Planner<'_, '_> {
             action: None,
             form: Some(json!({"type": "string", "enum": UNDO_CHOICES})),
             due_at: None,
+            allows_micros: None,
         };
         self.open(question)
     }

@@ -147,6 +147,7 @@ impl Planner<'_, '_> {
                 self.emit(actor(step), *label, event)
             }
             Answer::Owner { reasons, draft } => self.ask_for_answer(step, reasons, draft.as_deref()),
+            Answer::Short(shortage) => self.ask_for_money(step, shortage),
             Answer::Failed(error) => self.failed_attempt(step, error),
         }
     }

@@ -60,6 +60,7 @@ impl Story {
             output: None,
             flow: Default::default(),
             sample: None,
+            budget: Default::default(),
         };
         let opened = Opened {
             workflow: WorkflowName::from("test"),

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::server::{Line, Server};
 use super::support::{Shelf, Told};
 use super::{GOOD, LIMIT, Setup, agent, outline};
+use crate::domain::budget::Payer;
 use crate::domain::event::ErrorKind;
 use crate::domain::label::Label;
 use crate::domain::plan::Answer;
@@ -20,7 +21,19 @@ fn wants(calls: &[(&str, &str)]) -> Line {
 
 async fn asked(told: &Told, models: &Models, agent: &Agent, label: Label) -> Answer {
     let with = json!({"text": "When are you open?"});
-    told.ask(models, Asked { agent, with: &with, label, limit: LIMIT, tools: &Shelf, witness: told }).await
+    told.ask(
+        models,
+        Asked {
+            agent,
+            with: &with,
+            label,
+            limit: LIMIT,
+            payer: &Payer::workspace(LIMIT),
+            tools: &Shelf,
+            witness: told,
+        },
+    )
+    .await
 }
 
 fn reader(more: Value) -> Agent {
@@ -125,7 +138,15 @@ async fn a_tool_that_never_answers_ends_with_the_steps_time_and_the_rest_of_the_
     let agent = agent(json!({"tools": ["thread.get"]}));
     let with = json!({});
     let limit = std::time::Duration::from_millis(300);
-    let ask = Asked { agent: &agent, with: &with, label: Label::Owner, limit, tools: &Shelf, witness: &told };
+    let ask = Asked {
+        agent: &agent,
+        with: &with,
+        label: Label::Owner,
+        limit,
+        payer: &Payer::workspace(LIMIT),
+        tools: &Shelf,
+        witness: &told,
+    };
     let answer = told.ask(&models, ask).await;
     assert!(matches!(answer, Answer::Owner { .. }), "{answer:?}");
     assert_eq!(told.calls().last().unwrap().outcome, "the step's time was up before it answered");
@@ -230,7 +251,7 @@ async fn where_nobody_can_go_over_it_the_tier_says_what_becomes_of_the_draft() {
             Answer::Owner { reasons, draft } => {
                 assert!(!stands && draft.is_some() && reasons[0].contains("key was refused"), "{reasons:?}")
             }
-            Answer::Failed(error) => panic!("{error}"),
+            other => panic!("{other:?}"),
         }
     }
 }

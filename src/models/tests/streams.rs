@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::server::{Line, Server};
 use super::support::{Shelf, Told};
 use super::{LIMIT, Setup, agent, lead, outline};
+use crate::domain::budget::Payer;
 use crate::domain::label::Label;
 use crate::domain::plan::Answer;
 use crate::models::{Asked, Models};
@@ -17,6 +18,7 @@ async fn listening(models: &Models) -> (Told, Answer) {
         with: &with,
         label: Label::System,
         limit: LIMIT,
+        payer: &Payer::workspace(LIMIT),
         tools: &Shelf,
         witness: &told,
     };

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::domain::event::{Event, Question};
+use crate::domain::event::{Event, ModelCall, Question};
 use crate::domain::ids::EffectId;
 use crate::store::events::RUN_FINISHED;
 use crate::store::journal::Commit;
@@ -90,6 +90,15 @@ pub(super) struct NewEvents {
     pub(super) label: Vec<&'static str>,
 }
 
+/// Reservations of model calls that these commits journal, with what each call cost.
+#[derive(Default)]
+pub(super) struct Settled {
+    pub(super) id: Vec<Uuid>,
+    pub(super) run_id: Vec<Uuid>,
+    pub(super) cost: Vec<i64>,
+    pub(super) at: Vec<Timestamp>,
+}
+
 /// Topics of the inbox that were heard.
 #[derive(Default)]
 pub(super) struct Heard {
@@ -108,6 +117,7 @@ pub(super) struct Rows {
     pub(super) new_waits: NewWaits,
     pub(super) ended_waits: EndedWaits,
     pub(super) new_events: NewEvents,
+    pub(super) settled: Settled,
 }
 
 impl Rows {
@@ -129,6 +139,7 @@ impl Rows {
             && self.new_waits.step.is_empty()
             && self.ended_waits.step.is_empty()
             && self.new_events.id.is_empty()
+            && self.settled.id.is_empty()
     }
 
     fn add(&mut self, commit: &Commit) {
@@ -219,6 +230,16 @@ impl Rows {
             }
             Event::ReviewDecided { review, .. } => self.close_review(run, review.0, false, at),
             Event::ReviewSuperseded { review, .. } => self.close_review(run, review.0, true, at),
+            Event::ModelCalled {
+                call: ModelCall { reservation: Some(reservation), cost_micros, .. },
+                ..
+            } => {
+                let settled = &mut self.settled;
+                settled.id.push(reservation.0);
+                settled.run_id.push(run);
+                settled.cost.push(*cost_micros);
+                settled.at.push(at);
+            }
             Event::RunOpened(_)
             | Event::StepStarted { .. }
             | Event::ModelCalled { .. }

@@ -133,6 +133,13 @@ pub(super) const WIDE_ARMS: &str = ",
         from unnest($61::uuid[], $62::uuid[], $63::text[], $64::text[], $65::text[], $66::text[])
             as e (id, run_id, name, match, data, label)
         where (e.run_id in (select id from accepted)) is true
+    ),
+    settled as (
+        update spend_entries e
+        set status = 'settled', settled_micros = greatest(q.cost, 0), rolled = false, ended_at = q.at
+        from unnest($67::uuid[], $68::uuid[], $69::int8[], $70::timestamptz[]) as q (id, run_id, cost, at)
+        where e.id = q.id and (q.run_id in (select id from accepted)) is true
+            and e.status in ('reserved', 'assumed')
     )";
 
 pub(super) const OPEN: &str = "

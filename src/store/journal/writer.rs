@@ -417,4 +417,6 @@ fn push_rows<'a>(rows: &'a Rows, params: &mut Vec<&'a (dyn ToSql + Sync)>) {
         &events.data,
         &events.label,
     ]);
+    let settled = &rows.settled;
+    params.extend::<[&(dyn ToSql + Sync); 4]>([&settled.id, &settled.run_id, &settled.cost, &settled.at]);
 }

@@ -14,6 +14,7 @@ use steward::connectors::registry::Connectors;
 use steward::connectors::{Call, Connector};
 use steward::domain::action::{Action, Repeat};
 use steward::domain::admission::Flow;
+use steward::domain::budget::Budget;
 use steward::domain::duration::Span;
 use steward::domain::event::Verdict;
 use steward::domain::ids::{ReviewId, RunId, StepId};
@@ -22,7 +23,8 @@ use steward::domain::plan::EffectResult;
 use steward::domain::policy::Policy;
 use steward::domain::retry::Retry;
 use steward::domain::workflow::{ActionStep, Stage, Step, StepKind, Version};
-use steward::models::Models;
+use steward::models::ledger::{Ledger, Terms};
+use steward::models::{Encoder, Models};
 use steward::orchestrator::door::{Door, OpenError, Request};
 use steward::orchestrator::engine::{Clock, Engine, Parts};
 use steward::orchestrator::journal::Journal;
@@ -173,7 +175,10 @@ impl Rig {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let Setup { store, definitions, extra, clock, alone: _ } = setup;
         let path = folder.path();
-        let models = Models::start(&definitions.models, json!({}), None).await.unwrap();
+        let terms = Terms::of(&definitions.settings, clock.clone());
+        let ledger = Ledger::start(store.config(), terms).await.unwrap();
+        let encoder = Encoder::lazy();
+        let models = Models::start(&definitions.models, json!({}), None, encoder, ledger).await.unwrap();
         let connectors: Vec<Arc<dyn Connector>> = match extra.is_empty() {
             true => vec![
                 Arc::new(Email::new(&definitions.connectors.email, path.join("outbox")).unwrap()),
@@ -287,6 +292,7 @@ pub fn version(workflow: &str, steps: Vec<Step>) -> Version {
         output: None,
         flow: Flow::default(),
         sample: None,
+        budget: Budget::default(),
     }
 }
 

@@ -16,6 +16,10 @@ static ARMED: LazyLock<Option<String>> = LazyLock::new(|| std::env::var("STEWARD
 
 /// A run has been opened and acknowledged; nothing has begun.
 pub const RUN_OPENED: &str = "run.opened";
+/// A model call is paid for; it has not been made. Only where a model costs something.
+pub const MODEL_RESERVED: &str = "model.reserved";
+/// A model call has been made; nobody has been told. Only where a model costs something.
+pub const MODEL_CALLED: &str = "model.called";
 /// An agent has answered; its output is not durable yet.
 pub const AGENT_ANSWERED: &str = "agent.answered";
 /// A tool has answered an agent; nothing of its attempt's answer is known yet. Not in [`ALL`]: the mails of the
@@ -28,7 +32,7 @@ pub const EFFECT_STARTED: &str = "effect.started";
 /// The connector has answered; its answer is not durable yet.
 pub const EFFECT_DONE: &str = "effect.done";
 
-/// Every failpoint, in the order an email passes them.
+/// Every failpoint that an email passes, in this order.
 pub const ALL: [&str; 5] = [RUN_OPENED, AGENT_ANSWERED, DECISION_TAKEN, EFFECT_STARTED, EFFECT_DONE];
 
 /// Dies here if armed.
