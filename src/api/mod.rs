@@ -3,7 +3,7 @@
 //! - [`state`]: what handlers share;
 //! - [`auth`]: who may come in, and the few doors without a key; [`guard`]: time, load and panics;
 //! - [`extract`]: bodies and queries; [`problem`]: every error, RFC 9457; [`page`]: cursors;
-//! - `runs`, `reviews`, `schedules`, `memory`, `audit`, `hooks`, `health`: one file per resource;
+//! - `runs`, `reviews`, `schedules`, `memory`, `models`, `audit`, `hooks`, `health`: one file per resource;
 //! - [`view`]: a run as people look at it, the same for every screen.
 
 pub mod audit;
@@ -15,6 +15,7 @@ pub mod guard;
 mod health;
 mod hooks;
 mod memory;
+mod models;
 pub mod page;
 pub mod problem;
 mod reviews;

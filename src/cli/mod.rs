@@ -12,6 +12,7 @@ pub mod events;
 pub mod form;
 pub mod ids;
 pub mod memory;
+pub mod models;
 pub mod out;
 pub mod pause;
 pub mod render;
@@ -62,6 +63,8 @@ enum Command {
     Reviews(reviews::ReviewsArgs),
     /// Add documents and search them
     Memory(memory::MemoryArgs),
+    /// List models and what they cost, test them, and let paused providers be asked again
+    Models(models::ModelsArgs),
     /// Verify the audit trail
     Audit(audit::AuditArgs),
 }
@@ -178,6 +181,7 @@ async fn dispatch(command: Command) -> Result<(), Fail> {
         Command::Schedules(args) => schedules::run(args).await,
         Command::Reviews(args) => reviews::run(args).await,
         Command::Memory(args) => memory::run(args).await,
+        Command::Models(args) => models::run(args).await,
         Command::Audit(args) => audit::run(args).await,
     }
 }
@@ -200,6 +204,8 @@ mod tests {
             "runs show x",
             "reviews approve x",
             "memory list",
+            "models",
+            "models test",
             "audit verify",
             "schedules",
         ] {

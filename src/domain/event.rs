@@ -398,7 +398,7 @@ impl Verdict {
 }
 
 /// One try of one model.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct ModelCall {
     /// The model as named in `config/models.yaml`.
     pub model: String,
@@ -407,17 +407,29 @@ pub struct ModelCall {
     /// The model that the provider says answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answered_by: Option<String>,
-    /// Tokens read.
+    /// Tokens read, those from the provider's own prompt cache among them.
     #[serde(default)]
     pub input_tokens: u64,
+    /// Tokens read from the provider's own prompt cache.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub cached_tokens: u64,
     /// Tokens written.
     #[serde(default)]
     pub output_tokens: u64,
+    /// The provider did not count, or not everything: the tokens and the cost are estimates, rather too
+    /// high than too low.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub estimated: bool,
     /// Millionths of the workspace's currency.
     #[serde(default)]
     pub cost_micros: i64,
     /// How long it took.
     pub millis: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks by reference")]
+fn is_none(count: &u64) -> bool {
+    *count == 0
 }
 
 /// How a run ended.

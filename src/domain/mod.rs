@@ -7,6 +7,7 @@
 //! - [`event`]: the journal's events, the only way a run changes; [`failure`]: why a step failed;
 //! - [`workflow`]: what the owner wrote, resolved and immutable; [`template`] fills it with values;
 //! - [`action`], [`policy`], [`label`]: what a step proposes, whether it may, and where its values came from;
+//! - [`tier`]: which models are asked, in which order, and on what condition;
 //! - [`admission`]: who begins next when not everybody can;
 //! - [`schedule`], [`gather`]: when runs open by themselves, and what triggers wait for before they open one;
 //! - [`ids`], [`digest`], [`money`], [`duration`], [`retry`], [`breaker`], [`retention`]: small, shared, exact.
@@ -30,4 +31,5 @@ pub mod run;
 pub mod schedule;
 pub mod step;
 pub mod template;
+pub mod tier;
 pub mod workflow;

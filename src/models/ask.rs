@@ -19,6 +19,7 @@ use crate::models::gateway::{Gateway, Outcome};
 use crate::models::schema::extract_json;
 use crate::models::wire::{Message, Reply, Request};
 use crate::models::{Remote, error::clipped};
+use crate::models::{estimate, price};
 
 /// The delays before the same model is tried again, at most twice within an attempt; what lasts
 /// longer is for the next model, or for the step's own durable retry. Each is a ceiling: full
@@ -52,6 +53,9 @@ impl Walk<'_> {
             None => return Err(self.cannot(name, "there is no such model in config/models.yaml")),
         };
         let mut request = self.question(remote)?;
+        if let Some(why) = too_long(remote, &request) {
+            return Err(self.cannot(name, &why));
+        }
         let mut delays = DELAYS.build();
         let unfit = match self.turn(name, remote, gateway, &request, &mut delays).await {
             Ok(output) => return Ok(self.model_output(output)),
@@ -103,8 +107,9 @@ impl Walk<'_> {
         Ok(Request {
             model: remote.id.clone(),
             messages: vec![Message::new("system", system), Message::new("user", user)],
-            max_tokens: self.agent.max_tokens,
-            output: Arc::new((self.agent.agent.to_string(), self.agent.output.clone())),
+            max_tokens: remote.max_output.unwrap_or(u32::MAX).min(self.agent.max_tokens),
+            output: Some(Arc::new((self.agent.agent.to_string(), self.agent.output.clone()))),
+            lane: self.agent.agent.as_str().into(),
         })
     }
 
@@ -119,7 +124,10 @@ impl Walk<'_> {
     ) -> Result<Value, Unfit> {
         loop {
             self.next_try();
-            let call = gateway.call(request.clone()).await;
+            let mut call = gateway.call(request.clone()).await;
+            if let Ok(reply) = &mut call.result {
+                estimate::complete(reply, request, remote);
+            }
             let judged = self.judged(&call);
             self.told(name, remote.price.as_ref(), &call, outcome(&judged));
             let error = match judged {
@@ -142,17 +150,32 @@ impl Walk<'_> {
 
     fn told(&mut self, name: &str, price: Option<&Price>, call: &Outcome, outcome: String) {
         let reply = call.result.as_ref().ok();
-        let (read, written) = reply.map_or((0, 0), |reply| (reply.input_tokens, reply.output_tokens));
+        let usage = reply.map(Reply::usage).unwrap_or_default();
         self.ended(ModelCall {
             model: name.to_owned(),
             outcome,
             answered_by: reply.and_then(|reply| reply.model.as_deref()).map(|model| clipped(model, 100)),
-            input_tokens: read,
-            output_tokens: written,
-            cost_micros: price.map_or(0, |price| cost(price, read, written)),
+            input_tokens: usage.read,
+            cached_tokens: usage.cached,
+            output_tokens: usage.written,
+            estimated: usage.estimated,
+            cost_micros: price.map_or(0, |price| price::cost(price, &usage)),
             millis: millis(call.took),
         });
     }
+}
+
+/// Why the question does not fit the model: some servers would cut it off without a word.
+fn too_long(remote: &Remote, request: &Request) -> Option<String> {
+    let context = u64::from(remote.context?);
+    let read = estimate::likely(request, remote);
+    let whole = read.saturating_add(request.max_tokens.into());
+    (whole > context).then(|| {
+        format!(
+            "the question of about {read} tokens and an answer of {} do not fit into its {context}",
+            request.max_tokens
+        )
+    })
 }
 
 fn no_object(reply: &Reply) -> ModelError {
@@ -179,26 +202,9 @@ fn worth_waiting(error: &ModelError, delays: &mut impl Iterator<Item = Duration>
     Some(error.retry_after.map_or(delay, |asked| asked + delay))
 }
 
-/// What a call costs, millionths of the currency, rounded up.
-fn cost(price: &Price, read: u64, written: u64) -> i64 {
-    let part = |tokens: u64, money: i64| i128::from(tokens).saturating_mul(i128::from(money));
-    let total = part(read, price.input.micros).saturating_add(part(written, price.output.micros));
-    // Two prices below 2^63 times counts below 2^64 stay far below 2^127.
-    i64::try_from((total + 999_999).div_euclid(1_000_000)).unwrap_or(i64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_cost_is_rounded_up_to_the_next_millionth() {
-        let price = Price { input: "0.15 USD".parse().unwrap(), output: "0.60 USD".parse().unwrap() };
-        assert_eq!(cost(&price, 0, 0), 0);
-        assert_eq!(cost(&price, 1, 0), 1);
-        assert_eq!(cost(&price, 1_000_000, 1_000_000), 750_000);
-        assert_eq!(cost(&price, u64::MAX, u64::MAX), i64::try_from(u64::MAX / 4 * 3 + 3).unwrap_or(i64::MAX));
-    }
 
     #[test]
     fn only_what_may_pass_soon_is_worth_waiting_for() {

@@ -3,18 +3,22 @@
 
 use std::time::{Duration, Instant};
 
+use jiff::tz::TimeZone;
 use serde_json::{Map, Value, json};
 
 use crate::domain::event::{ErrorKind, ModelCall, StepError};
 use crate::domain::label::Label;
 use crate::domain::plan::Answer;
+use crate::domain::tier::{Known, Link};
 use crate::domain::workflow::Agent;
 use crate::models::Inner;
 use crate::models::canned::{self, Context};
 use crate::models::classify::Verdict;
 use crate::models::encoder::EncoderError;
 use crate::models::error::{Kind, ModelError};
+use crate::models::estimate;
 use crate::models::schema::{OutputError, without_nul};
+use crate::time::wall;
 
 /// One agent on its way along its chain.
 pub(crate) struct Walk<'a> {
@@ -62,7 +66,12 @@ impl<'a> Walk<'a> {
             let message = format!("There is no tier `{}` in config/models.yaml.", self.agent.tier);
             return (None, Answer::Failed(StepError::new(ErrorKind::Invalid, message)));
         };
-        for model in chain {
+        for link in chain {
+            let model = &link.model;
+            if let Err(error) = self.applies(link) {
+                self.failures.push((model, error));
+                continue;
+            }
             let answer = match model.as_str() {
                 "owner" => return (self.latest.take(), Answer::Owner { reasons: self.reasons() }),
                 "encoder" => self.ask_encoder().await,
@@ -75,6 +84,26 @@ impl<'a> Walk<'a> {
             }
         }
         (self.latest.take(), Answer::Failed(self.failure()))
+    }
+
+    /// Whether the condition of a link holds; one that does not is told like a try.
+    fn applies(&mut self, link: &Link) -> Result<(), ModelError> {
+        let Some(when) = &link.when else { return Ok(()) };
+        let zone = self.models.workspace["time_zone"].as_str().and_then(|name| TimeZone::get(name).ok());
+        let known = Known {
+            // The ledger tells what is left, once there is one.
+            budget_left: None,
+            at: wall().to_zoned(zone.unwrap_or(TimeZone::UTC)).datetime(),
+            input_tokens: estimate::input(self.agent, self.with),
+        };
+        let error = match link.applies(&known) {
+            Ok(true) => return Ok(()),
+            Ok(false) => ModelError::new(Kind::Inapplicable, format!("its condition `{when}` does not hold")),
+            Err(error) => ModelError::new(Kind::Inapplicable, format!("its condition: {error}")),
+        };
+        self.next_try();
+        self.tell_local::<()>(&link.model, Duration::ZERO, &Err(error.clone()));
+        Err(error)
     }
 
     async fn ask_in_time(&mut self, name: &str) -> Result<Answer, ModelError> {
@@ -177,7 +206,9 @@ impl<'a> Walk<'a> {
             outcome,
             answered_by: None,
             input_tokens: 0,
+            cached_tokens: 0,
             output_tokens: 0,
+            estimated: false,
             cost_micros: 0,
             millis: millis(took),
         });

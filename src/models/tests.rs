@@ -11,11 +11,12 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use self::server::{Line, Server};
-use crate::config::models::{Model, Models as Config, Provider};
+use crate::config::models::{Models as Config, Provider};
 use crate::domain::duration::Span;
 use crate::domain::event::{ErrorKind, ModelCall};
 use crate::domain::label::Label;
 use crate::domain::plan::Answer;
+use crate::domain::tier::Link;
 use crate::domain::workflow::Agent;
 use crate::models::Models;
 
@@ -33,20 +34,11 @@ impl Setup {
     fn new(urls: &[&url::Url]) -> Self {
         let mut config = Config::default();
         for (name, url) in ["one", "two"].into_iter().zip(urls) {
-            let provider = Provider {
-                base_url: (*url).clone(),
-                key: None,
-                concurrency: 4,
-                per_minute: None,
-                timeout: Span::secs(10),
-                json_schema: true,
-            };
-            config.providers.insert(name.into(), provider);
-            let price =
-                Some(serde_json::from_value(json!({"input": "0.15 USD", "output": "0.60 USD"})).unwrap());
-            config
-                .models
-                .insert(name.into(), Model { provider: name.into(), id: format!("{name}-id"), price });
+            let provider = json!({"base_url": url, "timeout": "10s"});
+            config.providers.insert(name.into(), serde_json::from_value(provider).unwrap());
+            let model = json!({"provider": name, "id": format!("{name}-id"),
+                "price": {"input": "0.15 USD", "cached_input": "0.05 USD", "output": "0.60 USD"}});
+            config.models.insert(name.into(), serde_json::from_value(model).unwrap());
         }
         Self { config }
     }
@@ -57,7 +49,7 @@ impl Setup {
     }
 
     async fn start(mut self, chain: &[&str]) -> Models {
-        let chain = chain.iter().map(ToString::to_string).collect();
+        let chain = chain.iter().map(|model| Link::to(*model)).collect();
         self.config.tiers = BTreeMap::from([("draft".to_owned(), chain)]);
         Models::start(&self.config, json!({"name": "Fjord Web"}), None).await.unwrap()
     }
@@ -116,7 +108,7 @@ async fn a_good_answer_comes_back_with_its_tokens_and_cost() {
             input_tokens: 100,
             output_tokens: 20,
             cost_micros: 27,
-            millis: 0
+            ..ModelCall::default()
         }
     );
     assert_eq!((calls.len(), server.asked().len()), (1, 1));

@@ -117,6 +117,7 @@ impl Engine {
     /// When the database does not take a version.
     pub async fn new(parts: Parts, definitions: &Definitions) -> Result<Self, StoreError> {
         let pauses = parts.store.pauses().await?;
+        parts.models.attend(&parts.store).await?;
         let engine = Self {
             lease: parts.lease,
             store: parts.store,

@@ -3,7 +3,7 @@
 //! - [`Store`] is the pool and the way in; [`error`] turns constraint names into typed errors;
 //! - [`runs`], [`effects`], [`reviews`], [`workflows`], [`records`], [`memory`], [`schedules`], [`gathered`]
 //!   are the aggregates;
-//! - [`events`] is what runs wait for, [`pauses`] what the owner holds;
+//! - [`events`] is what runs wait for, [`pauses`] what the owner holds, [`breakers`] whom nobody calls;
 //! - [`admission`] is the queue of runs and the slots of concurrency keys;
 //! - [`journal`] is the group commit and what reads it back;
 //! - [`audit`] holds the invariants against all of it;
@@ -14,6 +14,7 @@
 
 pub mod admission;
 pub mod audit;
+pub mod breakers;
 pub mod effects;
 pub mod error;
 pub mod events;

@@ -399,11 +399,11 @@ async fn i9_money_that_does_not_add_up_is_noticed() {
             call: ModelCall {
                 model: "m".into(),
                 outcome: "ok".into(),
-                answered_by: None,
                 input_tokens: 1,
                 output_tokens: 1,
                 cost_micros: -5,
                 millis: 1,
+                ..ModelCall::default()
             },
         };
         pages.insert(started + 1, called);
