@@ -89,7 +89,7 @@ impl Walk<'_> {
 
     /// The agent's question to a model: its prompt, which knows the workspace alone, and its input,
     /// framed as data.
-    fn question(&mut self, remote: &Remote) -> Result<Request, ModelError> {
+    pub(crate) fn question(&mut self, remote: &Remote) -> Result<Request, ModelError> {
         let known = json!({"workspace": self.models.workspace});
         let prompt = Scope::new(&known, |_| Label::Owner)
             .text(&self.agent.prompt)

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use jiff::fmt::rfc2822::DateTimeParser;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 
 /// The longest wait a provider may ask for. Daily quotas may take longer, but an hourly look costs nothing,
@@ -81,7 +82,9 @@ fn length(text: &str, now: Timestamp) -> Option<Duration> {
     if let Some(length) = compound(text) {
         return Some(length);
     }
-    let http = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok();
+    // The year 9999 is how some say "never", and its last day is beyond the last moment there is.
+    let within = text.replace(" 9999 ", " 9998 ");
+    let http = DateTimeParser::new().relaxed_weekday(true).parse_timestamp(&within).ok();
     let at = http.or_else(|| text.parse::<Timestamp>().ok())?;
     Some(Duration::try_from(at.duration_since(now)).unwrap_or_default())
 }

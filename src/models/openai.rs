@@ -81,9 +81,11 @@ impl Endpoint {
         let host = provider.base_url.host_str().unwrap_or_default();
         let mut http = reqwest::Client::builder()
             .connect_timeout(provider.connect_timeout.0)
-            .read_timeout(provider.idle_timeout.unwrap_or(provider.timeout).0)
             // An API does not redirect; a redirected POST would carry the key and the data elsewhere.
             .redirect(reqwest::redirect::Policy::none());
+        if let Some(idle) = provider.idle_timeout {
+            http = http.read_timeout(idle.0);
+        }
         if is_loopback(host) {
             http = http.no_proxy();
         }

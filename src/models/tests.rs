@@ -2,6 +2,8 @@
 //! misbehaves as servers do.
 
 mod classes;
+mod faults;
+mod queue;
 mod server;
 
 use std::collections::BTreeMap;
@@ -48,8 +50,16 @@ impl Setup {
         self
     }
 
-    async fn start(mut self, chain: &[&str]) -> Models {
-        let chain = chain.iter().map(|model| Link::to(*model)).collect();
+    fn config(mut self, change: impl FnOnce(&mut Config)) -> Self {
+        change(&mut self.config);
+        self
+    }
+
+    async fn start(self, chain: &[&str]) -> Models {
+        self.chain(chain.iter().map(|model| Link::to(*model)).collect()).await
+    }
+
+    async fn chain(mut self, chain: Vec<Link>) -> Models {
         self.config.tiers = BTreeMap::from([("draft".to_owned(), chain)]);
         Models::start(&self.config, json!({"name": "Fjord Web"}), None).await.unwrap()
     }
@@ -152,7 +162,7 @@ async fn strange_but_good_answers_are_answers() {
     let bare = json!({"choices": [{"message": {"content": GOOD}}]}).to_string();
     for line in [
         Line::says(&format!("Of course! Here it is:\n```json\n{GOOD}\n```\nAnything else?")),
-        Line::Http(200, "", bare),
+        Line::Http(200, String::new(), bare),
         Line::completion(json!({"content": GOOD}), json!("some_new_reason")),
         Line::completion(json!({"content": GOOD, "refusal": null, "reasoning_content": "hm"}), json!(null)),
         Line::completion(json!({"content": [{"type": "text", "text": GOOD}], "tool_calls": []}), json!(9)),
@@ -206,16 +216,16 @@ async fn a_refusal_goes_to_the_next_model_at_once_and_the_owner_hears_every_reas
 
 #[tokio::test]
 async fn each_way_of_failing_for_a_moment_is_tried_again_with_the_same_model() {
-    let empty = Line::Http(200, "", String::new());
+    let empty = Line::Http(200, String::new(), String::new());
     let null = Line::completion(json!({"content": null}), json!("stop"));
     let cut = Line::Raw("HTTP/1.1 200 OK\r\ncontent-length: 900\r\n\r\n{\"choices\": [".into());
     for (line, outcome) in [
         (Line::status(500), "one: the provider failed (500)"),
-        (Line::Http(502, "", "<html>bad gateway</html>".into()), "one: the provider failed (502)"),
-        (Line::Http(429, "retry-after: 1\r\n", "{}".into()), "one: too many requests (429)"),
+        (Line::Http(502, String::new(), "<html>bad gateway</html>".into()), "one: the provider failed (502)"),
+        (Line::Http(429, "retry-after: 1\r\n".into(), "{}".into()), "one: too many requests (429)"),
         (empty, "one: the provider sent an empty body"),
         (null, "one: it answered with nothing"),
-        (Line::Http(200, "", "Sorry!".into()), "one: the provider's answer is not JSON"),
+        (Line::Http(200, String::new(), "Sorry!".into()), "one: the provider's answer is not JSON"),
         (cut, "one: the connection broke"),
         (Line::Raw(String::new()), "one: the connection broke"),
     ] {
@@ -230,7 +240,7 @@ async fn each_way_of_failing_for_a_moment_is_tried_again_with_the_same_model() {
 
 #[tokio::test]
 async fn a_long_wait_asked_for_is_left_to_the_step_and_the_next_model_is_tried() {
-    let busy = || Line::Http(429, "retry-after: 3600\r\n", "{}".into());
+    let busy = || Line::Http(429, "retry-after: 3600\r\n".into(), "{}".into());
     let first = Server::with(vec![busy(), busy()]).await;
     let second = Server::with(vec![Line::says(GOOD)]).await;
     let models = Setup::new(&[&first.url, &second.url]).start(&["one", "two"]).await;
@@ -249,7 +259,7 @@ async fn a_refused_key_or_an_empty_account_opens_the_breaker_and_nobody_asks_aga
     let quota = r#"{"error": {"code": "insufficient_quota", "message": "You exceeded your quota"}}"#;
     for (line, outcome) in [
         (Line::status(401), "one: the key was refused (401)"),
-        (Line::Http(429, "", quota.into()), "one: the account is exhausted (429)"),
+        (Line::Http(429, String::new(), quota.into()), "one: the account is exhausted (429)"),
     ] {
         let server = Server::with(vec![line]).await;
         let models = Setup::new(&[&server.url]).start(&["one"]).await;

@@ -144,7 +144,7 @@ impl From<Value> for Reply {
             ],
         );
         Self {
-            text: without_thoughts(&content(&message["content"])).to_owned(),
+            text: content(&message["content"]),
             refusal: text(&message["refusal"]),
             finish: text(&choice["finish_reason"]),
             model: text(&value["model"]),
@@ -171,15 +171,6 @@ fn count(usage: &Value, places: &[&str]) -> Option<u64> {
         value.as_u64().or_else(|| value.as_f64().filter(|number| *number >= 0.0).map(|number| number as u64))
     };
     places.iter().find_map(|place| usage.pointer(place).and_then(whole))
-}
-
-/// What follows the thoughts that some open models write before their answer.
-fn without_thoughts(text: &str) -> &str {
-    let begun = text.trim_start();
-    match begun.strip_prefix("<think>").and_then(|rest| rest.split_once("</think>")) {
-        Some((_, answer)) => answer,
-        None => text,
-    }
 }
 
 /// A message's content: a text, or a list of parts of which some are texts.
@@ -325,13 +316,6 @@ mod tests {
             reply.complete(|| 55, |_| 77);
             assert_eq!(reply.usage(), Usage { read, cached, written, estimated }, "{usage}");
         }
-    }
-
-    #[test]
-    fn thoughts_before_an_answer_are_no_part_of_it() {
-        let said = |text: &str| Reply::from(json!({"choices": [{"message": {"content": text}}]})).text;
-        assert_eq!(said("<think>{\"a\": 1}?</think>{\"a\": 2}"), "{\"a\": 2}");
-        assert_eq!(said("<think>without an end {}"), "<think>without an end {}");
     }
 
     #[test]
