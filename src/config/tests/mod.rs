@@ -3,6 +3,7 @@
 mod definitions;
 mod files;
 mod fuzz;
+mod models;
 mod shipped;
 mod templates;
 mod triggers;

@@ -1,6 +1,6 @@
 //! Who is asked when: lanes, limits, conditions, contexts, tests by the owner.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -148,6 +148,44 @@ async fn the_owners_test_asks_each_model_for_one_token_and_closes_what_works_aga
     assert_eq!(one.asked()[1].body.get("response_format"), None);
     assert_eq!(models.survey().await.unwrap().providers[0].state, "ready");
     assert_eq!(models.test(Some("three")).await, []);
+}
+
+/// What is logged while the guard lives, on this thread.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn the_owner_is_told_of_a_refused_key_once_however_often_it_is_refused() {
+    let log = Log::default();
+    let written = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_writer(move || log.clone()).finish();
+    let _logged = tracing::subscriber::set_default(subscriber);
+    let mut script = vec![Line::status(401); 4];
+    script.push(Line::says(GOOD));
+    script.push(Line::status(403));
+    let server = Server::with(script).await;
+    let models = Setup::new(&[&server.url]).start(&["one"]).await;
+    let told = || String::from_utf8_lossy(&written.0.lock().unwrap()).matches("needs you").count();
+    ask(&models).await;
+    ask(&models).await;
+    for _ in 0..3 {
+        models.test(None).await;
+    }
+    assert_eq!(told(), 1);
+    assert!(models.test(None).await[0].ok, "the fifth time it works");
+    ask(&models).await;
+    assert_eq!(told(), 2, "another trouble is told again");
 }
 
 #[tokio::test]
