@@ -149,7 +149,7 @@ impl Service {
 
         let token = token(&state)?;
         let announcement = Announcement::make(&state, door.engine().node(), &format!("http://{address}"))?;
-        let email_secret = SecretRef { variable: EMAIL_HOOK_SECRET.into() }.resolve();
+        let email_secret = SecretRef::Env(EMAIL_HOOK_SECRET.into()).resolve();
         let router = api::router(ApiState::new(door.clone(), definitions.clone(), &token, email_secret));
         let (stop_listening, stopped) = oneshot::channel::<()>();
         let serving = axum::serve(listener, router).with_graceful_shutdown(stopped.map(|_| ()));

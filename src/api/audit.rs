@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 
 use crate::api::ApiState;
 use crate::api::problem::Problem;
+use crate::config::models::Provider;
 use crate::config::secret::{Secret, SecretRef};
 use crate::config::workspace::{Definitions, Trigger};
 use crate::store::StoreError;
@@ -88,7 +89,7 @@ fn shown(report: &Report) -> Value {
 
 /// Every secret that the owner's files name and the environment holds.
 fn secrets(definitions: &Definitions, email_hook: Option<&Secret>) -> Vec<Canary> {
-    let providers = definitions.models.providers.values().filter_map(|provider| provider.key.as_ref());
+    let providers = definitions.models.providers.values().flat_map(Provider::secrets);
     let smtp = definitions.connectors.email.smtp.iter().filter_map(|smtp| smtp.password.as_ref());
     let triggers = definitions.workflows.values().flat_map(|workflow| &workflow.triggers);
     let hooks = triggers.filter_map(|trigger| match trigger {
@@ -97,7 +98,7 @@ fn secrets(definitions: &Definitions, email_hook: Option<&Secret>) -> Vec<Canary
     });
     let named = providers.chain(smtp).chain(hooks).filter_map(|named| {
         let value = named.resolve()?.expose().to_owned();
-        Some(Canary { name: named.variable.clone(), value })
+        Some(Canary { name: named.place(), value })
     });
     let database = definitions.settings.database.iter().filter_map(|database| password(&database.url));
     let hook = email_hook.map(|secret| Canary {
@@ -110,5 +111,5 @@ fn secrets(definitions: &Definitions, email_hook: Option<&Secret>) -> Vec<Canary
 /// Of a database's address only the password is a secret.
 fn password(named: &SecretRef) -> Option<Canary> {
     let address = url::Url::parse(named.resolve()?.expose()).ok()?;
-    Some(Canary { name: named.variable.clone(), value: address.password()?.to_owned() })
+    Some(Canary { name: named.place(), value: address.password()?.to_owned() })
 }

@@ -16,11 +16,12 @@ use crate::api::{ApiState, auth};
 /// The longest a request may take, its body included: people and proxies give up about then.
 const USUAL: Duration = Duration::from_secs(30);
 
-/// For requests whose work grows with what is stored: the whole journal read, a large document embedded.
+/// For requests whose work grows with what is stored, or is done elsewhere: the whole journal read, a large
+/// document embedded, models asked.
 const LONG: Duration = Duration::from_secs(600);
 
 /// Paths that are given [`LONG`].
-const SLOW: [&str; 2] = ["/api/v1/audit/verify", "/api/v1/memory"];
+const SLOW: [&str; 3] = ["/api/v1/audit/verify", "/api/v1/memory", "/api/v1/models/test"];
 
 /// Ends what takes too long.
 pub(super) async fn time(request: Request, next: Next) -> Response {

@@ -4,7 +4,7 @@
 //! - [`auth`]: who may come in, and the few doors without a key; [`guard`]: time, load and panics;
 //! - [`extract`]: bodies and queries; [`problem`]: every error, RFC 9457; [`page`]: cursors;
 //! - `watch`: a run as it happens;
-//! - `runs`, `reviews`, `schedules`, `spend`, `memory`, `audit`, `hooks`, `health`: one file per resource;
+//! - `runs`, `reviews`, `schedules`, `spend`, `memory`, `models`, `audit`, `hooks`, `health`: one file per resource;
 //! - [`view`]: a run as people look at it, the same for every screen.
 
 pub mod audit;
@@ -16,6 +16,7 @@ pub mod guard;
 mod health;
 mod hooks;
 mod memory;
+mod models;
 pub mod page;
 pub mod problem;
 mod reviews;

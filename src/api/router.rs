@@ -5,8 +5,8 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
 
 use crate::api::{
-    ApiState, audit, auth, control, events, guard, health, hooks, memory, problem, reviews, runs, schedules,
-    spend, watch,
+    ApiState, audit, auth, control, events, guard, health, hooks, memory, models, problem, reviews, runs,
+    schedules, spend, watch,
 };
 
 /// Everything that Steward serves. Every route asks for the token, but for those in [`auth::OPEN`].
@@ -37,6 +37,9 @@ pub fn router(state: ApiState) -> Router {
         .route("/api/v1/spend", get(spend::show))
         .route("/api/v1/memory", get(memory::list).post(memory::add))
         .route("/api/v1/memory/search", get(memory::search))
+        .route("/api/v1/models", get(models::list))
+        .route("/api/v1/models/test", post(models::test))
+        .route("/api/v1/models/providers/{name}/reset", post(models::reset))
         .route("/api/v1/audit/verify", get(audit::verify))
         .fallback(problem::no_such_route)
         .method_not_allowed_fallback(problem::no_such_method)

@@ -12,6 +12,7 @@ pub mod events;
 pub mod form;
 pub mod ids;
 pub mod memory;
+pub mod models;
 pub mod out;
 pub mod pause;
 pub mod render;
@@ -65,6 +66,8 @@ enum Command {
     Reviews(reviews::ReviewsArgs),
     /// Add documents and search them
     Memory(memory::MemoryArgs),
+    /// List models and what they cost, test them, and let paused providers be asked again
+    Models(models::ModelsArgs),
     /// Verify the audit trail
     Audit(audit::AuditArgs),
 }
@@ -182,6 +185,7 @@ async fn dispatch(command: Command) -> Result<(), Fail> {
         Command::Spend(args) => spend::run(args).await,
         Command::Reviews(args) => reviews::run(args).await,
         Command::Memory(args) => memory::run(args).await,
+        Command::Models(args) => models::run(args).await,
         Command::Audit(args) => audit::run(args).await,
     }
 }
@@ -204,6 +208,8 @@ mod tests {
             "runs show x",
             "reviews approve x",
             "memory list",
+            "models",
+            "models test",
             "audit verify",
             "schedules",
             "spend",

@@ -33,7 +33,7 @@ const FORMATS: &[Format] = &[
     (
         "secret",
         |text| SecretRef::try_from(text.to_owned()).is_ok(),
-        "write `env:NAME`, the name of an environment variable; never the secret itself",
+        "write `env:NAME`, the name of an environment variable, or `file:/path`; never the secret itself",
     ),
     (
         "socket",

@@ -144,7 +144,7 @@ impl Loader<'_> {
         }
         if let Some(Read { document, raw }) = &models {
             let currency = settings.as_ref().map(|settings| settings.raw.workspace.currency.as_str());
-            check::settings::models(&mut self.report(document), raw, currency);
+            check::models::models(&mut self.report(document), raw, currency);
         }
         if let Some(Read { document, raw }) = &connectors {
             check::settings::connectors(&mut self.report(document), raw);

@@ -422,12 +422,19 @@ pub struct ModelCall {
     /// The model that the provider says answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answered_by: Option<String>,
-    /// Tokens read.
+    /// Tokens read, those from the provider's own prompt cache among them.
     #[serde(default)]
     pub input_tokens: u64,
+    /// Tokens read from the provider's own prompt cache.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub cached_tokens: u64,
     /// Tokens written.
     #[serde(default)]
     pub output_tokens: u64,
+    /// The provider did not count, or not everything: the tokens and the cost are estimates, rather too
+    /// high than too low.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub estimated: bool,
     /// Millionths of the workspace's currency.
     #[serde(default)]
     pub cost_micros: i64,
@@ -446,6 +453,11 @@ pub struct ModelCall {
 
 fn is_zero(number: &u32) -> bool {
     *number == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks by reference")]
+fn is_none(count: &u64) -> bool {
+    *count == 0
 }
 
 /// How a run ended.

@@ -8,6 +8,7 @@
 //! - [`workflow`]: what the owner wrote, resolved and immutable; [`template`] fills it with values;
 //! - [`action`], [`policy`], [`label`]: what a step proposes, whether it may, and where its values came from;
 //! - [`tool`]: what agents may look things up with; [`sampling`]: what is shown to the owner for good;
+//! - [`tier`]: which models are asked, in which order, and on what condition;
 //! - [`admission`]: who begins next when not everybody can;
 //! - [`schedule`], [`gather`]: when runs open by themselves, and what triggers wait for before they open one;
 //! - [`budget`]: what model calls are paid from, and what follows when it is not enough;
@@ -34,5 +35,6 @@ pub mod sampling;
 pub mod schedule;
 pub mod step;
 pub mod template;
+pub mod tier;
 pub mod tool;
 pub mod workflow;

@@ -8,16 +8,16 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use serde_json::Value;
 
-use crate::config::models::Price;
 use crate::domain::event::ModelCall;
 use crate::domain::ids::ReservationId;
 use crate::failpoint;
 use crate::models::chain::{Given, Walk, millis, outcome};
 use crate::models::error::{Kind, ModelError};
+use crate::models::estimate;
 use crate::models::gateway::{Gateway, Outcome};
 use crate::models::ledger::{Ask, Reservation, charge};
 use crate::models::schema::extract_json;
-use crate::models::wire::{Choice, Dialect, Reply, Request};
+use crate::models::wire::{Choice, Reply, Request};
 use crate::models::{Remote, error::clipped};
 
 /// The delays before the same model is tried again, at most twice within an attempt; what lasts
@@ -79,6 +79,14 @@ impl Walk<'_> {
         match (&self.agent.votes, draft) {
             (Some(votes), None) => self.compare(&target, votes).await,
             _ => self.converse(&target, draft, 0).await,
+        }
+    }
+
+    /// A question that has outgrown the model is not asked, in the first turn or in a later one.
+    pub(crate) fn fits(&self, target: &Target<'_>, request: &Request) -> Result<(), ModelError> {
+        match too_long(target.remote, request) {
+            Some(why) => Err(self.cannot(target.name, &why)),
+            None => Ok(()),
         }
     }
 
@@ -150,20 +158,25 @@ impl Walk<'_> {
         if reservation.is_some() {
             failpoint::hit(failpoint::MODEL_RESERVED);
         }
-        let call = target.gateway.call(request.clone()).await;
+        let mut call = target.gateway.call(request.clone()).await;
+        if let Ok(reply) = &mut call.result {
+            estimate::complete(reply, &request, target.remote);
+        }
         if reservation.is_some() {
             failpoint::hit(failpoint::MODEL_CALLED);
         }
         let paid = reservation.and_then(|reservation| self.charged(&call, target.remote, &reservation));
         let judged = self.judged(&call, &request);
         let reply = call.result.as_ref().ok();
-        let (read, written) = reply.map_or((0, 0), |reply| (reply.input_tokens, reply.output_tokens));
+        let usage = reply.map(Reply::usage).unwrap_or_default();
         self.tale.called(ModelCall {
             model: target.name.to_owned(),
             outcome: outcome(&judged),
             answered_by: reply.and_then(|reply| reply.model.as_deref()).map(|model| clipped(model, 100)),
-            input_tokens: read,
-            output_tokens: written,
+            input_tokens: usage.read,
+            cached_tokens: usage.cached,
+            output_tokens: usage.written,
+            estimated: usage.estimated,
             cost_micros: paid.as_ref().map_or(0, |paid| paid.cost_micros),
             reservation: paid.map(|paid| paid.reservation),
             millis: millis(call.took),
@@ -186,7 +199,11 @@ impl Walk<'_> {
             return Ok(None);
         }
         let payer = self.asked.payer.clone();
-        let ask = Ask { payer, model: target.name.to_owned(), worst_micros: worst(request, price) };
+        let ask = Ask {
+            payer,
+            model: target.name.to_owned(),
+            worst_micros: estimate::worst(request, target.remote),
+        };
         let reservation = self.models.ledger.reserve(ask).await?;
         self.at_stake.lock().unwrap_or_else(PoisonError::into_inner).push(reservation.clone());
         Ok(Some(reservation))
@@ -248,10 +265,17 @@ fn no_price(name: &str, currency: &str) -> ModelError {
     )
 }
 
-/// What the call may cost at most: a token is at least a byte of what is sent. Joined with `models::estimate`.
-fn worst(request: &Request, price: &Price) -> i64 {
-    let sent = request.body(Dialect { json_schema: true, completion_tokens: false }).to_string().len();
-    cost(price, sent as u64, u64::from(request.max_tokens))
+/// Why the question does not fit the model: some servers would cut it off without a word.
+fn too_long(remote: &Remote, request: &Request) -> Option<String> {
+    let context = u64::from(remote.context?);
+    let read = estimate::likely(request, remote);
+    let whole = read.saturating_add(request.max_tokens.into());
+    (whole > context).then(|| {
+        format!(
+            "the question of about {read} tokens and an answer of {} do not fit into its {context}",
+            request.max_tokens
+        )
+    })
 }
 
 fn no_object(reply: &Reply) -> ModelError {
@@ -268,26 +292,9 @@ fn worth_waiting(error: &ModelError, delays: &mut impl Iterator<Item = Duration>
     Some(error.retry_after.map_or(delay, |asked| asked + delay))
 }
 
-/// What a call costs, millionths of the currency, rounded up.
-pub(crate) fn cost(price: &Price, read: u64, written: u64) -> i64 {
-    let part = |tokens: u64, money: i64| i128::from(tokens).saturating_mul(i128::from(money));
-    let total = part(read, price.input.micros).saturating_add(part(written, price.output.micros));
-    // Two prices below 2^63 times counts below 2^64 stay far below 2^127.
-    i64::try_from((total + 999_999).div_euclid(1_000_000)).unwrap_or(i64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_cost_is_rounded_up_to_the_next_millionth() {
-        let price = Price { input: "0.15 USD".parse().unwrap(), output: "0.60 USD".parse().unwrap() };
-        assert_eq!(cost(&price, 0, 0), 0);
-        assert_eq!(cost(&price, 1, 0), 1);
-        assert_eq!(cost(&price, 1_000_000, 1_000_000), 750_000);
-        assert_eq!(cost(&price, u64::MAX, u64::MAX), i64::try_from(u64::MAX / 4 * 3 + 3).unwrap_or(i64::MAX));
-    }
 
     #[test]
     fn only_what_may_pass_soon_is_worth_waiting_for() {

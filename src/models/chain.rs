@@ -5,6 +5,7 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use jiff::tz::TimeZone;
 use serde_json::{Map, Value, json};
 use tokio::sync::OnceCell;
 
@@ -12,15 +13,18 @@ use crate::domain::budget::{Exhausted, Shortage};
 use crate::domain::event::{ErrorKind, ModelCall, StepError};
 use crate::domain::label::Label;
 use crate::domain::plan::Answer;
+use crate::domain::tier::{Known, Link};
 use crate::domain::workflow::Agent;
 use crate::models::canned::{self, Context};
 use crate::models::classify::Verdict;
 use crate::models::encoder::EncoderError;
 use crate::models::error::{Kind, ModelError};
+use crate::models::estimate;
 use crate::models::ledger::Reservation;
 use crate::models::schema::{OutputError, without_nul};
 use crate::models::witness::Tale;
 use crate::models::{Asked, Inner};
+use crate::time::wall;
 
 /// One agent on its way along its tiers.
 pub(crate) struct Walk<'a> {
@@ -73,7 +77,12 @@ impl<'a> Walk<'a> {
             return Err(Answer::Failed(StepError::new(ErrorKind::Invalid, message)));
         };
         let mut failures = Failures { tier, of: Vec::new() };
-        for model in chain {
+        for link in chain {
+            let model = &link.model;
+            if let Err(error) = self.applies(link) {
+                failures.of.push((model, error));
+                continue;
+            }
             let answer = match (model.as_str(), draft) {
                 ("owner", draft) => {
                     let draft = draft.map(|draft| Box::new((draft.output.clone(), draft.label)));
@@ -97,6 +106,24 @@ impl<'a> Walk<'a> {
             }
         }
         Err(Answer::Failed(failures.failure()))
+    }
+
+    /// Whether the condition of a link holds; one that does not is told like a try.
+    fn applies(&self, link: &Link) -> Result<(), ModelError> {
+        let Some(when) = &link.when else { return Ok(()) };
+        let zone = self.models.workspace["time_zone"].as_str().and_then(|name| TimeZone::get(name).ok());
+        let known = Known {
+            // The ledger tells what is left, once it can.
+            budget_left: None,
+            at: wall().to_zoned(zone.unwrap_or(TimeZone::UTC)).datetime(),
+            input_tokens: estimate::input(self.agent, self.asked.with),
+        };
+        let why = match link.applies(&known) {
+            Ok(true) => return Ok(()),
+            Ok(false) => format!("its condition `{when}` does not hold"),
+            Err(error) => format!("its condition: {error}"),
+        };
+        Err(self.untried(&link.model, Kind::Inapplicable, &why))
     }
 
     /// What follows when a model cannot be paid; nothing: the next one is asked.

@@ -42,6 +42,7 @@ impl Walk<'_> {
                 request.choice = Choice::None;
             }
             self.within_tokens(target, &mut request)?;
+            self.fits(target, &request)?;
             match self.turn(target, &request, turn, &mut delays).await {
                 Ok(Said::Output(output)) => {
                     // Answers that were compared have shown how hard the question is; a second pass has not.
@@ -127,11 +128,17 @@ impl Walk<'_> {
         Ok(Request {
             model: target.remote.id.clone(),
             messages: vec![Message::new("system", system), Message::new("user", user)],
-            max_tokens: self.agent.max_tokens,
-            output: Arc::new((self.agent.agent.to_string(), self.agent.output.clone())),
+            max_tokens: self.most(target),
+            output: Some(Arc::new((self.agent.agent.to_string(), self.agent.output.clone()))),
+            lane: self.agent.agent.as_str().into(),
             tools: self.agent.tools.clone(),
             ..Request::default()
         })
+    }
+
+    /// The most tokens of one answer: the agent's, as far as the model can.
+    fn most(&self, target: &Target<'_>) -> u32 {
+        target.remote.max_output.unwrap_or(u32::MAX).min(self.agent.max_tokens)
     }
 
     /// No turn begins once the agent's tokens are used up, and none may write more than is left of them.
@@ -142,7 +149,7 @@ impl Walk<'_> {
             let why = format!("the agent's `token_limit` of {limit} tokens is used up");
             return Err(self.untried(target.name, Kind::Spent, &why));
         }
-        request.max_tokens = self.agent.max_tokens.min(u32::try_from(left).unwrap_or(u32::MAX));
+        request.max_tokens = self.most(target).min(u32::try_from(left).unwrap_or(u32::MAX));
         Ok(())
     }
 }

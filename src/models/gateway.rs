@@ -1,49 +1,44 @@
 //! One provider's gateway: an actor that everybody who wants to call the provider goes through.
 //!
-//! A call waits for a place (`concurrency`), then for the rate limiter (`per_minute`), then asks the
-//! breaker, and only then goes out, in a task of its own: `handle` never waits. A caller that gives
-//! up takes its call along, queued or under way, so nobody pays for an answer that nobody reads.
+//! A call waits for its turn among the lanes, for a place (`concurrency`) and for the limits of the
+//! provider and the model, then asks the breaker, and only then goes out, in a task of its own: `handle`
+//! never waits. A caller that gives up takes its call along, queued or under way, so nobody pays for an
+//! answer that nobody reads.
 
-use std::collections::VecDeque;
-use std::num::NonZeroU32;
+mod state;
+
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use governor::clock::{Clock, DefaultClock};
-use governor::{DefaultDirectRateLimiter, Jitter, Quota, RateLimiter};
 use jiff::Timestamp;
 use ractor::rpc::CallResult;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, RpcReplyPort, SpawnErr};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::models::Provider;
-use crate::domain::breaker::{Breaker, Thresholds};
-use crate::models::error::{Harm, Kind, ModelError};
+use crate::domain::breaker::Breaker;
+use crate::domain::duration::Span;
+use crate::models::error::{Kind, ModelError};
+use crate::models::estimate;
+use crate::models::gateway::state::{Call, QUEUE, Seen, State, Verdict, verdict, wait};
+use crate::models::headers::Told;
+use crate::models::limits::{Limits, Queue};
 use crate::models::openai::Endpoint;
 use crate::models::wire::{Reply, Request};
 use crate::time::wall;
-
-/// Calls that may wait. With four at once and a second each, the last of them waits about a minute,
-/// as long as one call may take; whoever comes later is better served by the next model.
-const QUEUE: usize = 256;
-
-/// When a provider is left alone: after this many failures in a row it is down, and half a minute
-/// is what a restart or a failover takes.
-const THRESHOLDS: Thresholds = Thresholds { failures: 5, pause: Duration::from_secs(30) };
-
-/// How long a provider is left alone that refuses the key or has no money left: the owner must act,
-/// and one refused probe in ten minutes bothers nobody.
-const PERMANENT: Duration = Duration::from_secs(600);
-
-/// Spreads the calls that wait for the limiter, so that they do not all begin at its tick.
-const JITTER: Duration = Duration::from_millis(50);
 
 /// What a caller waits beyond the two time-outs it is subject to, for the messages' way.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// How long a stop may take; calls under way are dropped, so it is a matter of milliseconds.
 const STOP: Duration = Duration::from_secs(2);
+
+/// How long the actor may take to say how it stands: it never waits for anything itself.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// How one call ended.
 #[derive(Debug)]
@@ -60,36 +55,93 @@ impl Outcome {
     }
 }
 
+/// Why nobody calls a provider for a while.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Trouble {
+    /// When a probe may be made.
+    pub until: Timestamp,
+    /// What happened, for the owner.
+    pub why: String,
+    /// Whether it stays so until the owner acts: the key is refused, or the account exhausted.
+    pub lasting: bool,
+}
+
+/// How a gateway stands at this moment.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Standing {
+    /// Why nobody calls, if that is so.
+    pub trouble: Option<Trouble>,
+    /// Calls under way.
+    pub under_way: usize,
+    /// Calls that wait.
+    pub waiting: usize,
+}
+
 /// The way to one provider.
 #[derive(Clone)]
 pub(crate) struct Gateway {
+    name: Arc<str>,
     actor: ActorRef<Message>,
     timeout: Duration,
+    trouble: watch::Receiver<Option<Trouble>>,
 }
 
 impl Gateway {
+    /// Starts the gateway of the provider `name`; `models` are the limits of its models by their names there.
     pub(crate) async fn start(
+        name: &str,
         provider: &Provider,
+        models: HashMap<String, Limits>,
         endpoint: Endpoint,
         supervisor: Option<ActorCell>,
     ) -> Result<Self, SpawnErr> {
         let timeout = provider.timeout.0;
-        let actor = GatewayActor { endpoint, timeout, concurrency: provider.concurrency.max(1) };
-        let limiter = provider.per_minute.map(|rate| Limiter::new(rate, provider.concurrency));
+        let name: Arc<str> = Arc::from(name);
+        let (publish, trouble) = watch::channel(None);
+        let concurrency = provider.concurrency.max(1);
+        let (per_minute, tokens) = (provider.per_minute, provider.tokens_per_minute);
+        let state = State {
+            waiting: Queue::new(QUEUE),
+            under_way: 0,
+            limits: Limits::new(per_minute, tokens, concurrency, Instant::now()),
+            models,
+            wake: None,
+            breaker: Breaker::closed(),
+            lasting: false,
+            publish,
+            calls: JoinSet::new(),
+        };
+        let actor = GatewayActor { name: Arc::clone(&name), endpoint, timeout, concurrency };
         // Unnamed: names are process-global, and two workspaces may use the same provider.
         let (actor, _) = match supervisor {
-            Some(supervisor) => Actor::spawn_linked(None, actor, limiter, supervisor).await?,
-            None => Actor::spawn(None, actor, limiter).await?,
+            Some(supervisor) => Actor::spawn_linked(None, actor, state, supervisor).await?,
+            None => Actor::spawn(None, actor, state).await?,
         };
-        Ok(Self { actor, timeout })
+        Ok(Self { name, actor, timeout, trouble })
+    }
+
+    /// The provider's name.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     /// Calls the provider. At most `timeout` in the queue and `timeout` on the wire.
     pub(crate) async fn call(&self, request: Request) -> Outcome {
+        self.send(request, false).await
+    }
+
+    /// Calls the provider whether its breaker is open or not: the owner wants to know. A good answer closes it.
+    pub(crate) async fn probe(&self, request: Request) -> Outcome {
+        self.send(request, true).await
+    }
+
+    async fn send(&self, request: Request, probe: bool) -> Outcome {
         let cancelled = CancellationToken::new();
         let _cancel_when_dropped = cancelled.clone().drop_guard();
         let give_up = Instant::now() + self.timeout;
-        let message = |reply| Message::Call(Box::new(Call { request, cancelled, give_up, reply }));
+        let tokens = estimate::about(&request);
+        let message =
+            |reply| Message::Call(Box::new(Call { request, tokens, probe, cancelled, give_up, reply }));
         match self.actor.call(message, Some(self.timeout * 2 + GRACE)).await {
             Ok(CallResult::Success(outcome)) => outcome,
             Ok(CallResult::Timeout) => Outcome::none(Kind::Busy, "its queue did not move in time"),
@@ -97,6 +149,30 @@ impl Gateway {
                 Outcome::none(Kind::Unavailable, "its gateway has stopped")
             }
         }
+    }
+
+    /// Why nobody calls, and whenever that changes.
+    pub(crate) fn trouble(&self) -> watch::Receiver<Option<Trouble>> {
+        self.trouble.clone()
+    }
+
+    /// How it stands; nothing once it has stopped.
+    pub(crate) async fn standing(&self) -> Option<Standing> {
+        match self.actor.call(Message::Stand, Some(ANSWER)).await {
+            Ok(CallResult::Success(standing)) => Some(standing),
+            _ => None,
+        }
+    }
+
+    /// Takes over what another node has found out, or this one before it was started anew.
+    pub(crate) async fn adopt(&self, trouble: Option<Trouble>) {
+        // A gateway that has stopped calls nobody anyway.
+        let _ = self.actor.call(|reply| Message::Adopt(trouble, reply), Some(ANSWER)).await;
+    }
+
+    /// Forgets every trouble and what the provider said about its limits; gives whether there was trouble.
+    pub(crate) async fn reset(&self) -> bool {
+        matches!(self.actor.call(Message::Reset, Some(ANSWER)).await, Ok(CallResult::Success(true)))
     }
 
     /// Stops it; calls under way end as unavailable.
@@ -109,6 +185,7 @@ impl Gateway {
 }
 
 struct GatewayActor {
+    name: Arc<str>,
     endpoint: Endpoint,
     timeout: Duration,
     concurrency: usize,
@@ -117,51 +194,25 @@ struct GatewayActor {
 enum Message {
     /// Somebody wants to call.
     Call(Box<Call>),
-    /// The limiter may let the next one through.
+    /// A limit lets the next one through, or somebody has waited long enough.
     Ready,
     /// A call is over.
-    Finished(Seen),
-}
-
-struct Call {
-    request: Request,
-    cancelled: CancellationToken,
-    give_up: Instant,
-    reply: RpcReplyPort<Outcome>,
-}
-
-/// What a call has shown about the provider.
-enum Seen {
-    /// It is alive.
-    Alive,
-    /// It failed.
-    Harm(Harm, String),
-    /// Nothing: the call was given up.
-    Nothing,
-}
-
-struct State {
-    queue: VecDeque<Call>,
-    under_way: usize,
-    limiter: Option<Limiter>,
-    /// [`Message::Ready`] is on its way.
-    awaiting: bool,
-    breaker: Breaker,
-    calls: JoinSet<()>,
+    Finished(Box<Seen>),
+    /// Another node knows something.
+    Adopt(Option<Trouble>, RpcReplyPort<()>),
+    /// The owner has mended it.
+    Reset(RpcReplyPort<bool>),
+    /// How do you stand?
+    Stand(RpcReplyPort<Standing>),
 }
 
 impl Actor for GatewayActor {
     type Msg = Message;
     type State = State;
-    type Arguments = Option<Limiter>;
+    type Arguments = State;
 
-    async fn pre_start(
-        &self,
-        _: ActorRef<Message>,
-        limiter: Option<Limiter>,
-    ) -> Result<State, ActorProcessingErr> {
-        let (breaker, calls) = (Breaker::closed(), JoinSet::new());
-        Ok(State { queue: VecDeque::new(), under_way: 0, limiter, awaiting: false, breaker, calls })
+    async fn pre_start(&self, _: ActorRef<Message>, state: State) -> Result<State, ActorProcessingErr> {
+        Ok(state)
     }
 
     async fn handle(
@@ -172,9 +223,13 @@ impl Actor for GatewayActor {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             Message::Call(call) => state.enqueue(*call),
-            Message::Ready => state.awaiting = false,
-            Message::Finished(seen) => state.finished(seen, wall()),
+            Message::Ready => state.wake = None,
+            Message::Finished(seen) => state.finished(*seen, wall()),
+            Message::Adopt(trouble, reply) => state.adopt(trouble, reply),
+            Message::Reset(reply) => drop(reply.send(state.reset())),
+            Message::Stand(reply) => drop(reply.send(state.standing())),
         }
+        state.tell(&self.name);
         self.begin_what_can(&myself, state);
         Ok(())
     }
@@ -187,30 +242,47 @@ impl Actor for GatewayActor {
 
 impl GatewayActor {
     fn begin_what_can(&self, myself: &ActorRef<Message>, state: &mut State) {
-        while state.under_way < self.concurrency && !state.awaiting {
-            state.drop_the_hopeless(wall());
-            if state.queue.is_empty() {
-                return;
+        let now = Instant::now();
+        while state.under_way < self.concurrency {
+            let State { waiting, limits, models, .. } = state;
+            let free =
+                |call: &Call| call.cancelled.is_cancelled() || wait(limits, models, call, now).is_zero();
+            match waiting.next(free) {
+                Some(call) if call.cancelled.is_cancelled() => {}
+                Some(call) => self.begin(myself, state, call, now),
+                None => break,
             }
-            if let Err(wait) = state.limiter.as_ref().map_or(Ok(()), Limiter::take) {
-                state.awaiting = true;
-                myself.send_after(wait, || Message::Ready);
-                return;
-            }
-            if let Some(call) = state.queue.pop_front() {
-                self.begin(myself, state, call);
-            }
+        }
+        state.drop_the_hopeless(now);
+        if let Some(at) = state.next_turn(self.concurrency, now)
+            && state.wake.is_none_or(|wake| at < wake)
+        {
+            state.wake = Some(at);
+            myself.send_after(at.saturating_duration_since(now), || Message::Ready);
         }
     }
 
-    fn begin(&self, myself: &ActorRef<Message>, state: &mut State, call: Call) {
+    fn begin(&self, myself: &ActorRef<Message>, state: &mut State, call: Call, now: Instant) {
         if let Err(why) = state.breaker.admit(wall()) {
-            call.answer(Outcome::none(Kind::Paused, why));
-            return;
+            if !call.probe {
+                call.answer(Outcome::none(Kind::Paused, why));
+                return;
+            }
+            state.breaker = Breaker::Probing;
         }
         state.under_way += 1;
+        state.limits.take(call.tokens, now);
+        if let Some(limits) = state.models.get_mut(&call.request.model) {
+            limits.take(call.tokens, now);
+        }
         while state.calls.try_join_next().is_some() {}
-        let finish = Finish { actor: myself.clone(), seen: Seen::Nothing };
+        let seen = Seen {
+            model: call.request.model.clone(),
+            verdict: Verdict::Nothing,
+            told: Told::default(),
+            refused: false,
+        };
+        let finish = Finish { actor: myself.clone(), seen: Some(seen) };
         state.calls.spawn(carry_out(self.endpoint.clone(), self.timeout, call, finish));
     }
 }
@@ -219,115 +291,35 @@ impl GatewayActor {
 /// whatever the caller does next meets a breaker that knows.
 async fn carry_out(endpoint: Endpoint, timeout: Duration, call: Call, mut finish: Finish) {
     let started = Instant::now();
+    let mut told = Told::default();
     let result = tokio::select! {
-        result = tokio::time::timeout(timeout, endpoint.chat(&call.request)) => result,
+        result = tokio::time::timeout(timeout, endpoint.chat(&call.request, &mut told)) => result,
         () = call.cancelled.cancelled() => return,
     };
     let result = result.unwrap_or_else(|_| {
-        Err(ModelError::new(
-            Kind::Timeout,
-            format!("no whole answer within {}", crate::domain::duration::Span(timeout)),
-        )
-        .billed())
+        let why = format!("no whole answer within {}", Span(timeout));
+        Err(ModelError::new(Kind::Timeout, why).billed())
     });
-    finish.seen = seen(&result);
+    if let Some(seen) = &mut finish.seen {
+        seen.verdict = verdict(&result);
+        seen.refused = matches!(&result, Err(error) if error.kind == Kind::RateLimited);
+        seen.told = told;
+    }
     drop(finish);
     call.answer(Outcome { result, took: started.elapsed() });
-}
-
-fn seen(result: &Result<Reply, ModelError>) -> Seen {
-    let error = match result {
-        Ok(reply) => reply.answer().err(),
-        Err(error) => Some(error.clone()),
-    };
-    match error {
-        Some(error) if error.kind.harm() != Harm::None => Seen::Harm(error.kind.harm(), error.message),
-        _ => Seen::Alive,
-    }
-}
-
-impl Call {
-    /// Tells the caller; one that has left is told nothing.
-    fn answer(self, outcome: Outcome) {
-        let _ = self.reply.send(outcome);
-    }
-}
-
-impl State {
-    fn enqueue(&mut self, call: Call) {
-        if self.queue.len() < QUEUE {
-            self.queue.push_back(call);
-        } else {
-            call.answer(Outcome::none(Kind::Busy, format!("{QUEUE} calls are waiting already")));
-        }
-    }
-
-    /// Lets go of the calls at the front that need not wait for the limiter: nobody wants them any
-    /// more, they have waited too long, or the breaker would refuse them.
-    fn drop_the_hopeless(&mut self, now: Timestamp) {
-        while let Some(call) = self.queue.front() {
-            let outcome = if call.cancelled.is_cancelled() {
-                None
-            } else if Instant::now() >= call.give_up {
-                Some(Outcome::none(Kind::Busy, "its queue did not move in time"))
-            } else if let Err(why) = self.breaker.clone().admit(now) {
-                Some(Outcome::none(Kind::Paused, why))
-            } else {
-                return;
-            };
-            if let (Some(call), Some(outcome)) = (self.queue.pop_front(), outcome) {
-                call.answer(outcome);
-            }
-        }
-    }
-
-    fn finished(&mut self, seen: Seen, now: Timestamp) {
-        self.under_way = self.under_way.saturating_sub(1);
-        match seen {
-            // A call that was under way when the breaker opened does not close it again.
-            Seen::Alive if matches!(self.breaker, Breaker::Open { .. }) => {}
-            Seen::Alive => self.breaker.succeeded(),
-            Seen::Harm(Harm::Opens, why) => self.breaker.open(now, PERMANENT, &why),
-            Seen::Harm(_, why) => self.breaker.failed(now, THRESHOLDS, &why),
-            // A probe without a verdict: the next call probes.
-            Seen::Nothing if self.breaker == Breaker::Probing => {
-                self.breaker.open(now, Duration::ZERO, "its probe was given up");
-            }
-            Seen::Nothing => {}
-        }
-    }
 }
 
 /// Tells the actor that a call is over, however it ended: a task that panics must not keep its place.
 struct Finish {
     actor: ActorRef<Message>,
-    seen: Seen,
+    seen: Option<Seen>,
 }
 
 impl Drop for Finish {
     fn drop(&mut self) {
-        // A gateway that has stopped needs no places.
-        let _ = self.actor.cast(Message::Finished(std::mem::replace(&mut self.seen, Seen::Nothing)));
-    }
-}
-
-/// So many calls begun per minute, and no more at once than may be under way.
-struct Limiter {
-    limiter: DefaultDirectRateLimiter,
-    clock: DefaultClock,
-}
-
-impl Limiter {
-    fn new(per_minute: u32, burst: usize) -> Self {
-        let at_least_one = |number: u32| NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN);
-        let burst = u32::try_from(burst).unwrap_or(u32::MAX).min(per_minute);
-        let quota = Quota::per_minute(at_least_one(per_minute)).allow_burst(at_least_one(burst));
-        let clock = DefaultClock::default();
-        Self { limiter: RateLimiter::direct_with_clock(quota, clock.clone()), clock }
-    }
-
-    /// Takes a turn, or says how long to wait before asking again.
-    fn take(&self) -> Result<(), Duration> {
-        self.limiter.check().map_err(|not| Jitter::up_to(JITTER) + not.wait_time_from(self.clock.now()))
+        if let Some(seen) = self.seen.take() {
+            // A gateway that has stopped needs no places.
+            let _ = self.actor.cast(Message::Finished(Box::new(seen)));
+        }
     }
 }

@@ -31,10 +31,10 @@ use crate::config::settings::Settings;
 use crate::domain::budget::book::End;
 use crate::domain::budget::{DEAREST, Day, Limits, Shortage};
 use crate::domain::ids::ReservationId;
-use crate::models::ask::cost;
 use crate::models::error::{Kind, ModelError};
 use crate::models::gateway::Outcome;
 use crate::models::ledger::desk::Desk;
+use crate::models::price::cost;
 use crate::store::StoreError;
 use crate::store::spend::writer::Wanted;
 
@@ -218,13 +218,12 @@ impl Drop for Waiting<'_> {
 }
 
 /// What a call is charged that went to the gateway; `None` when it surely never left: then its reservation
-/// is released. A reply costs what its usage says, or the worst case when it says nothing. A refusal costs
+/// is released. A reply costs what its usage says, or an estimate of it that is rather too high. A refusal costs
 /// nothing. An answer that did not come or broke off costs the worst case: the provider may bill it.
 pub(crate) fn charge(call: &Outcome, price: &Price, reservation: &Reservation) -> Option<i64> {
     match &call.result {
         Ok(reply) if reply.error.is_some() => Some(0),
-        Ok(reply) if reply.input_tokens == 0 && reply.output_tokens == 0 => Some(reservation.worst_micros),
-        Ok(reply) => Some(cost(price, reply.input_tokens, reply.output_tokens)),
+        Ok(reply) => Some(cost(price, &reply.usage())),
         Err(error) if error.billed => Some(reservation.worst_micros),
         Err(error) => match error.kind {
             Kind::Paused | Kind::Busy | Kind::Spent | Kind::Inapplicable | Kind::Exhausted => None,

@@ -7,8 +7,12 @@
 //! | `tools` | what models look up, and what they are told |
 //! | `ask` | one call of a provider's model: retries, what is told of it |
 //! | `witness` | who is told how an answer comes about, and who hears it being written |
-//! | `gateway` | the actor per provider: queue, rate limit, breaker |
+//! | `gateway` | the actor per provider: fair queue, limits, breaker |
+//! | `limits`, `headers` | rate limits: the owner's, and what providers say of theirs |
+//! | `breakers` | breakers kept in the database, shared between nodes |
 //! | `openai`, `wire`, `stream` | one HTTP call in the OpenAI format, whole or in pieces |
+//! | `estimate`, `price` | tokens before a call, money after it |
+//! | `survey` | every model as the owner sees it, and whether it answers |
 //! | `encoder`, `classify` | the built-in encoder: vectors and zero-shot classes |
 //! | `canned` | the agent's own output, written by the owner |
 //! | `schema` | the object inside an answer, valid under its schema |
@@ -16,25 +20,31 @@
 //! | `error` | the kinds of failure and what follows from each |
 
 mod ask;
+mod breakers;
 mod canned;
 mod chain;
 mod classify;
 mod converse;
 pub mod encoder;
 pub mod error;
+mod estimate;
 mod gateway;
+mod headers;
 pub mod ledger;
+mod limits;
 mod memo;
 mod openai;
+mod price;
 pub mod schema;
 mod stream;
+pub mod survey;
 #[cfg(test)]
 mod tests;
 pub mod tools;
 mod wire;
 pub mod witness;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,22 +52,28 @@ use ractor::ActorCell;
 use serde_json::Value;
 
 pub use self::encoder::{Encoder, EncoderError};
+pub use self::gateway::{Standing, Trouble};
 pub use self::openai::EndpointError;
 
+use self::breakers::Keeper;
 use self::chain::Walk;
 use self::classify::Classifier;
 use self::gateway::Gateway;
 use self::ledger::{Ledger, Payer};
-use self::openai::Endpoint;
+use self::limits::Limits;
+use self::openai::{Credentials, Endpoint};
 use self::schema::Schemas;
 use self::tools::Tools;
+use self::wire::Dialect;
 use self::witness::Witness;
 use crate::config;
-use crate::config::models::{Price, Provider};
+use crate::config::models::{Model, Price, Provider, Tokenizer};
 use crate::domain::event::ModelCall;
 use crate::domain::label::Label;
 use crate::domain::plan::Answer;
+use crate::domain::tier::Link;
 use crate::domain::workflow::Agent;
+use crate::store::{Store, StoreError};
 
 /// Why the models could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -111,9 +127,13 @@ struct Inner {
     classifier: Classifier,
     schemas: Schemas,
     workspace: Value,
-    tiers: BTreeMap<String, Vec<String>>,
+    /// What the owner wrote.
+    config: config::models::Models,
+    tiers: BTreeMap<String, Vec<Link>>,
     remotes: BTreeMap<String, Remote>,
-    gateways: Vec<Gateway>,
+    /// By provider: the way to it, or why there is none.
+    gateways: BTreeMap<String, Result<Gateway, String>>,
+    keeper: Keeper,
     ledger: Ledger,
 }
 
@@ -126,6 +146,14 @@ struct Remote {
     tools: bool,
     /// Whether it can be heard while it writes.
     streaming: bool,
+    /// The most tokens that question and answer may have together.
+    context: Option<u32>,
+    /// The most tokens of an answer.
+    max_output: Option<u32>,
+    /// How it counts tokens.
+    tokenizer: Tokenizer,
+    /// What its provider speaks.
+    dialect: Dialect,
     /// The way to it, or why there is none.
     gateway: Result<Gateway, String>,
 }
@@ -144,33 +172,37 @@ impl Models {
         encoder: Encoder,
         ledger: Ledger,
     ) -> Result<Self, ModelsError> {
-        let mut served = BTreeMap::new();
+        let mut gateways = BTreeMap::new();
         for (name, provider) in &config.providers {
-            served.insert(name, gateway(name, provider, supervisor.clone()).await?);
+            let limits = limits(config, name, provider);
+            gateways.insert(name.clone(), gateway(name, provider, limits, supervisor.clone()).await?);
         }
-        let can = |model: &config::models::Model, what: fn(&Provider) -> bool| {
-            config.providers.get(&model.provider).is_some_and(what)
-        };
-        let remote = |model: &config::models::Model| Remote {
-            id: model.id.clone(),
-            price: model.price.clone(),
-            tools: can(model, |provider| provider.tools),
-            streaming: can(model, |provider| provider.streaming),
-            gateway: match served.get(&model.provider) {
-                Some(gateway) => gateway.clone(),
-                None => Err(format!("there is no provider `{}` in config/models.yaml", model.provider)),
-            },
-        };
+        let remotes = config.models.iter().filter_map(|(name, model)| {
+            let (provider, gateway) =
+                (config.providers.get(&model.provider)?, gateways.get(&model.provider)?);
+            Some((name.clone(), Remote::new(config, model, provider, gateway.clone())))
+        });
         Ok(Self(Arc::new(Inner {
             classifier: Classifier::new(encoder.clone()),
             encoder,
             schemas: Schemas::new(),
             workspace,
+            config: config.clone(),
             tiers: config.tiers.clone(),
-            remotes: config.models.iter().map(|(name, model)| (name.clone(), remote(model))).collect(),
-            gateways: served.into_values().flatten().collect(),
+            remotes: remotes.collect(),
+            keeper: Keeper::new(gateways.values().flatten().cloned().collect()),
+            gateways,
             ledger,
         })))
+    }
+
+    /// Keeps the breakers in the database from now on: those that were open still are, and what other nodes
+    /// find out counts here, too.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn attend(&self, store: &Store) -> Result<(), StoreError> {
+        self.0.keeper.attend(store.clone()).await
     }
 
     /// The built-in encoder.
@@ -196,27 +228,59 @@ impl Models {
 
     /// Stops the gateways, then the ledger; calls under way end as unavailable.
     pub async fn stop(&self) {
-        futures_util::future::join_all(self.0.gateways.iter().map(Gateway::stop)).await;
+        self.0.keeper.stop().await;
+        futures_util::future::join_all(self.0.gateways.values().flatten().map(Gateway::stop)).await;
         self.0.ledger.stop().await;
     }
+}
+
+impl Remote {
+    fn new(
+        config: &config::models::Models,
+        model: &Model,
+        provider: &Provider,
+        gateway: Result<Gateway, String>,
+    ) -> Self {
+        Self {
+            id: model.id.clone(),
+            price: model.price.clone(),
+            context: model.context,
+            max_output: model.max_output,
+            tools: provider.tools,
+            streaming: provider.streaming,
+            tokenizer: config.tokenizer(model),
+            dialect: Dialect::of(provider),
+            gateway,
+        }
+    }
+}
+
+/// The limits of a provider's models, by their names there. Two of the owner's names for one model share the
+/// limits of the first.
+fn limits(config: &config::models::Models, name: &str, provider: &Provider) -> HashMap<String, Limits> {
+    let now = tokio::time::Instant::now();
+    let mut limits = HashMap::new();
+    for model in config.models.values().filter(|model| model.provider == name) {
+        let own = || Limits::new(model.per_minute, model.tokens_per_minute, provider.concurrency, now);
+        limits.entry(model.id.clone()).or_insert_with(own);
+    }
+    limits
 }
 
 /// The provider's gateway, or why it has none.
 async fn gateway(
     name: &str,
     provider: &Provider,
+    limits: HashMap<String, Limits>,
     supervisor: Option<ActorCell>,
 ) -> Result<Result<Gateway, String>, ModelsError> {
-    let key = match &provider.key {
-        Some(reference) => match reference.resolve() {
-            Some(key) => Some(key),
-            None => return Ok(Err(format!("{} is not set", reference.variable))),
-        },
-        None => None,
+    let credentials = match Credentials::of(provider) {
+        Ok(credentials) => credentials,
+        Err(missing) => return Ok(Err(missing)),
     };
-    let endpoint = Endpoint::new(provider, key)
+    let endpoint = Endpoint::new(provider, credentials)
         .map_err(|source| ModelsError::Endpoint { provider: name.to_owned(), source })?;
-    let gateway = Gateway::start(provider, endpoint, supervisor)
+    let gateway = Gateway::start(name, provider, limits, endpoint, supervisor)
         .await
         .map_err(|source| ModelsError::Gateway { provider: name.to_owned(), source })?;
     Ok(Ok(gateway))

@@ -6,19 +6,19 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use async_openai::Client;
 use async_openai::config::OpenAIConfig;
 use async_openai::error::OpenAIError;
 use async_openai::middleware::HttpRequestFactory;
-use jiff::Timestamp;
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 
-use crate::config::models::Provider;
-use crate::config::secret::Secret;
+use crate::config::models::{HeaderText, Provider};
+use crate::config::secret::{Secret, SecretRef};
 use crate::models::error::{Kind, ModelError, clipped};
+use crate::models::headers::{Told, told};
 use crate::models::stream::assemble;
 use crate::models::wire::{Dialect, Reply, Request, from_body};
 use crate::models::witness::Hear;
@@ -27,19 +27,15 @@ use crate::time::wall;
 /// The longest answer read, bytes: some hundred times the longest useful one.
 pub(super) const MAX_BODY: usize = 2 * 1024 * 1024;
 
-/// How long a connection may take to open: a provider that is up answers within a second, and the
-/// call's own time-out is better spent on the answer.
-const CONNECT: Duration = Duration::from_secs(10);
-
-/// The longest wait a provider may ask for; a `Retry-After` beyond a day is a mistake or a prank.
-const LONGEST_WAIT: Duration = Duration::from_secs(86_400);
-
 /// Why a provider cannot be spoken to.
 #[derive(Debug, thiserror::Error)]
 pub enum EndpointError {
     /// The key holds characters that no HTTP header may carry.
     #[error("the key holds a line break or another character that no HTTP header may carry")]
     Key,
+    /// A header that cannot be sent.
+    #[error("the header `{0}` holds a line break or another character that no HTTP header may carry")]
+    Header(String),
     /// The HTTP client could not be made.
     #[error("no HTTP client: {0}")]
     Client(#[from] reqwest::Error),
@@ -53,46 +49,86 @@ pub(crate) struct Endpoint {
     dialect: Dialect,
 }
 
+/// What is only known at start: whose secrets are where they should be.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Credentials {
+    /// The key, if there is one.
+    pub key: Option<Secret>,
+    /// Further headers, by name.
+    pub headers: Vec<(String, Secret)>,
+}
+
+impl Credentials {
+    /// Looks for everything that the provider's settings name.
+    ///
+    /// # Errors
+    /// What is missing, as a clause for the owner.
+    pub(crate) fn of(provider: &Provider) -> Result<Self, String> {
+        if let Some(missing) = provider.secrets().find(|reference| reference.resolve().is_none()) {
+            return Err(missing.missing());
+        }
+        let header = |(name, text): (&String, &HeaderText)| Some((name.clone(), text.resolve()?));
+        Ok(Self {
+            key: provider.key.as_ref().and_then(SecretRef::resolve),
+            headers: provider.headers.iter().filter_map(header).collect(),
+        })
+    }
+}
+
 impl Endpoint {
     /// An endpoint for `provider`; without a key no authorization is sent.
-    pub(crate) fn new(provider: &Provider, key: Option<Secret>) -> Result<Self, EndpointError> {
+    pub(crate) fn new(provider: &Provider, credentials: Credentials) -> Result<Self, EndpointError> {
         // Whoever comes first installs it for the process; a second time changes nothing.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let host = provider.base_url.host_str().unwrap_or_default();
         let mut http = reqwest::Client::builder()
-            .connect_timeout(CONNECT)
+            .connect_timeout(provider.connect_timeout.0)
             // An API does not redirect; a redirected POST would carry the key and the data elsewhere.
             .redirect(reqwest::redirect::Policy::none());
+        if let Some(idle) = provider.idle_timeout {
+            http = http.read_timeout(idle.0);
+        }
         if is_loopback(host) {
             http = http.no_proxy();
         }
         let http = http.build()?;
-        let authorization = key.as_ref().map(authorization).transpose()?;
+        let mut headers = HeaderMap::new();
+        for (name, text) in &credentials.headers {
+            let bad = || EndpointError::Header(name.clone());
+            let mut value = HeaderValue::try_from(text.expose()).map_err(|_| bad())?;
+            value.set_sensitive(true);
+            headers.insert(HeaderName::try_from(name).map_err(|_| bad())?, value);
+        }
+        if let Some(key) = &credentials.key {
+            headers.insert(AUTHORIZATION, authorization(key)?);
+        }
         // Every field is set: the defaults read the environment, and one provider's
         // organization is none of another's business.
         let config = OpenAIConfig::new()
             .with_api_base(provider.base_url.as_str().trim_end_matches('/'))
             .with_api_key("")
-            .with_org_id("")
-            .with_project_id("");
-        let transport = Transport { http: http.clone(), authorization, key, hear: None };
-        let dialect =
-            Dialect { json_schema: provider.json_schema, completion_tokens: host == "api.openai.com" };
-        let client = Client::build(http, config).with_http_service(transport.clone());
-        Ok(Self { client, transport, dialect })
+            .with_org_id(provider.organization.clone().unwrap_or_default())
+            .with_project_id(provider.project.clone().unwrap_or_default());
+        let transport = Transport {
+            http: http.clone(),
+            headers: Arc::new(headers),
+            secrets: Arc::new(credentials),
+            told: Arc::default(),
+            hear: None,
+        };
+        Ok(Self { client: Client::build(http, config), transport, dialect: Dialect::of(provider) })
     }
 
     /// Asks once: one HTTP request, whatever comes of it. The caller sets the time-out.
-    pub(crate) async fn chat(&self, request: &Request) -> Result<Reply, ModelError> {
-        let body = request.body(self.dialect);
-        let answer = match &request.hear {
-            None => self.client.chat().create_byot(body).await,
-            Some(hear) => {
-                let transport = Transport { hear: Some(hear.clone()), ..self.transport.clone() };
-                self.client.clone().with_http_service(transport).chat().create_byot(body).await
-            }
-        };
-        answer.map_err(ours)
+    /// What the provider says about its limits is in `told` as soon as its headers are there.
+    pub(crate) async fn chat(&self, request: &Request, told: &mut Told) -> Result<Reply, ModelError> {
+        let heard = Arc::default();
+        let hear = request.hear.clone();
+        let transport = Transport { told: Arc::clone(&heard), hear, ..self.transport.clone() };
+        let client = self.client.clone().with_http_service(transport);
+        let result = client.chat().create_byot(request.body(self.dialect)).await.map_err(ours);
+        *told = *heard.lock().unwrap_or_else(PoisonError::into_inner);
+        result
     }
 }
 
@@ -124,8 +160,12 @@ fn ours(error: OpenAIError) -> ModelError {
 #[derive(Clone)]
 struct Transport {
     http: reqwest::Client,
-    authorization: Option<HeaderValue>,
-    key: Option<Secret>,
+    /// What every request carries.
+    headers: Arc<HeaderMap>,
+    /// What no error may repeat.
+    secrets: Arc<Credentials>,
+    /// What came in the headers of this call's answer.
+    told: Arc<Mutex<Told>>,
     /// Who hears an answer that comes in pieces.
     hear: Option<Hear>,
 }
@@ -150,12 +190,13 @@ impl tower::Service<HttpRequestFactory> for Transport {
 
 impl Transport {
     async fn exchange(&self, mut request: reqwest::Request) -> Result<reqwest::Response, ModelError> {
-        match &self.authorization {
-            Some(value) => request.headers_mut().insert(AUTHORIZATION, value.clone()),
-            None => request.headers_mut().remove(AUTHORIZATION),
-        };
+        request.headers_mut().remove(AUTHORIZATION); // the client sets an empty one
+        for (name, value) in self.headers.iter() {
+            request.headers_mut().insert(name, value.clone());
+        }
         let response = self.http.execute(request).await.map_err(|error| broken(&error))?;
-        let (status, asked) = (response.status(), retry_after(response.headers(), wall()));
+        let (status, heard) = (response.status(), told(response.headers(), wall()));
+        *self.told.lock().unwrap_or_else(PoisonError::into_inner) = heard;
         let streamed = status.is_success() && is_stream(response.headers());
         let body = match streamed {
             true => assemble(response, self.hear.as_ref()).await?,
@@ -163,7 +204,8 @@ impl Transport {
         };
         if !status.is_success() {
             let mut error = from_body(status.as_u16(), &self.redacted(body));
-            error.retry_after = asked;
+            // What is left and when it resets is no request to wait, unless the call was refused for it.
+            error.retry_after = heard.wait.filter(|_| matches!(status.as_u16(), 429 | 503));
             return Err(error);
         }
         if body.trim_ascii().is_empty() {
@@ -177,12 +219,14 @@ impl Transport {
         Ok(whole.into())
     }
 
-    /// A complaint without the key, which some servers repeat in it.
+    /// A complaint without the secrets, which some servers repeat in it.
     fn redacted(&self, body: Vec<u8>) -> Vec<u8> {
-        match &self.key {
-            Some(key) => String::from_utf8_lossy(&body).replace(key.expose(), "***").into_bytes(),
-            None => body,
+        let secrets = self.secrets.key.iter().chain(self.secrets.headers.iter().map(|(_, text)| text));
+        let mut text = String::from_utf8_lossy(&body).into_owned();
+        for secret in secrets {
+            text = text.replace(secret.expose(), "***");
         }
+        text.into_bytes()
     }
 }
 
@@ -209,7 +253,8 @@ async fn bounded(mut response: reqwest::Response) -> Result<Vec<u8>, ModelError>
 /// A failure below HTTP, told by its innermost cause: the outer layers only repeat the address.
 pub(super) fn broken(error: &reqwest::Error) -> ModelError {
     if error.is_timeout() {
-        return ModelError::new(Kind::Timeout, "no connection in time");
+        let what = if error.is_connect() { "no connection in time" } else { "it was silent for too long" };
+        return ModelError::new(Kind::Timeout, what);
     }
     let mut cause: &dyn std::error::Error = error;
     while let Some(inner) = cause.source() {
@@ -220,40 +265,9 @@ pub(super) fn broken(error: &reqwest::Error) -> ModelError {
     if error.is_connect() { failure } else { failure.billed() }
 }
 
-/// `Retry-After` (RFC 9110, 10.2.3): seconds or a date.
-fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    let wait = match text.parse::<f64>() {
-        Ok(seconds) => Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(LONGEST_WAIT),
-        Err(_) => {
-            let at = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
-            Duration::try_from(at.duration_since(now)).unwrap_or_default()
-        }
-    };
-    Some(wait.min(LONGEST_WAIT))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_wait_is_read_as_seconds_or_as_a_date_and_is_bounded() {
-        let now: Timestamp = "1994-11-06T08:49:30Z".parse().unwrap();
-        for (text, secs) in [
-            ("7", Some(7)),
-            ("1e99", Some(86_400)),
-            ("-3", Some(0)),
-            ("99999999999999999999", Some(86_400)),
-            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(7)),
-            ("Sun, 06 Nov 1994 08:00:00 GMT", Some(0)),
-            ("soon", None),
-            ("NaN", Some(0)),
-        ] {
-            let headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static(text))]);
-            assert_eq!(retry_after(&headers, now), secs.map(Duration::from_secs), "{text}");
-        }
-    }
 
     #[test]
     fn a_key_that_no_header_may_carry_is_refused_at_start() {

@@ -3,7 +3,9 @@
 
 mod agents;
 mod classes;
+mod faults;
 mod money;
+mod queue;
 mod server;
 mod streams;
 mod support;
@@ -13,13 +15,13 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use self::server::{Line, Server};
-use self::support::{Shelf, Told};
-use crate::config::models::{Model, Models as Config, Provider};
+use crate::config::models::{Models as Config, Provider};
 use crate::domain::budget::{Limits, Payer};
 use crate::domain::duration::Span;
 use crate::domain::event::{ErrorKind, ModelCall};
 use crate::domain::label::Label;
 use crate::domain::plan::Answer;
+use crate::domain::tier::Link;
 use crate::domain::workflow::Agent;
 use crate::models::ledger::Ledger;
 use crate::models::{Asked, Encoder, Models};
@@ -38,22 +40,11 @@ impl Setup {
     fn new(urls: &[&url::Url]) -> Self {
         let mut config = Config::default();
         for (name, url) in ["one", "two"].into_iter().zip(urls) {
-            let provider = Provider {
-                base_url: (*url).clone(),
-                key: None,
-                concurrency: 4,
-                per_minute: None,
-                timeout: Span::secs(10),
-                json_schema: true,
-                tools: true,
-                streaming: true,
-            };
-            config.providers.insert(name.into(), provider);
-            let price =
-                Some(serde_json::from_value(json!({"input": "0.15 USD", "output": "0.60 USD"})).unwrap());
-            config
-                .models
-                .insert(name.into(), Model { provider: name.into(), id: format!("{name}-id"), price });
+            let provider = json!({"base_url": url, "timeout": "10s"});
+            config.providers.insert(name.into(), serde_json::from_value(provider).unwrap());
+            let model = json!({"provider": name, "id": format!("{name}-id"),
+                "price": {"input": "0.15 USD", "cached_input": "0.05 USD", "output": "0.60 USD"}});
+            config.models.insert(name.into(), serde_json::from_value(model).unwrap());
         }
         Self { config }
     }
@@ -63,8 +54,18 @@ impl Setup {
         self
     }
 
+    fn config(mut self, change: impl FnOnce(&mut Config)) -> Self {
+        change(&mut self.config);
+        self
+    }
+
     async fn start(self, chain: &[&str]) -> Models {
         self.tiers(&[("draft", chain)]).await
+    }
+
+    async fn chain(mut self, chain: Vec<Link>) -> Models {
+        self.config.tiers.insert("draft".to_owned(), chain);
+        self.paid_by(Ledger::in_memory(Limits::default()).0, &[]).await
     }
 
     async fn tiers(self, tiers: &[(&str, &[&str])]) -> Models {
@@ -72,10 +73,10 @@ impl Setup {
     }
 
     async fn paid_by(mut self, ledger: Ledger, tiers: &[(&str, &[&str])]) -> Models {
-        let chain = |(tier, chain): &(&str, &[&str])| {
-            ((*tier).to_owned(), chain.iter().map(ToString::to_string).collect())
-        };
-        self.config.tiers = tiers.iter().map(chain).collect();
+        for (tier, chain) in tiers {
+            let chain = chain.iter().map(|model| Link::to(*model)).collect();
+            self.config.tiers.insert((*tier).to_owned(), chain);
+        }
         Models::start(&self.config, json!({"name": "Fjord Web"}), None, Encoder::lazy(), ledger)
             .await
             .unwrap()
@@ -189,7 +190,7 @@ async fn strange_but_good_answers_are_answers() {
     let bare = json!({"choices": [{"message": {"content": GOOD}}]}).to_string();
     for line in [
         Line::says(&format!("Of course! Here it is:\n```json\n{GOOD}\n```\nAnything else?")),
-        Line::Http(200, "", bare),
+        Line::Http(200, String::new(), bare),
         Line::completion(json!({"content": GOOD}), json!("some_new_reason")),
         Line::completion(json!({"content": GOOD, "refusal": null, "reasoning_content": "hm"}), json!(null)),
         Line::completion(json!({"content": [{"type": "text", "text": GOOD}], "tool_calls": []}), json!(9)),
@@ -243,16 +244,16 @@ async fn a_refusal_goes_to_the_next_model_at_once_and_the_owner_hears_every_reas
 
 #[tokio::test]
 async fn each_way_of_failing_for_a_moment_is_tried_again_with_the_same_model() {
-    let empty = Line::Http(200, "", String::new());
+    let empty = Line::Http(200, String::new(), String::new());
     let null = Line::completion(json!({"content": null}), json!("stop"));
     let cut = Line::Raw("HTTP/1.1 200 OK\r\ncontent-length: 900\r\n\r\n{\"choices\": [".into());
     for (line, outcome) in [
         (Line::status(500), "one: the provider failed (500)"),
-        (Line::Http(502, "", "<html>bad gateway</html>".into()), "one: the provider failed (502)"),
-        (Line::Http(429, "retry-after: 1\r\n", "{}".into()), "one: too many requests (429)"),
+        (Line::Http(502, String::new(), "<html>bad gateway</html>".into()), "one: the provider failed (502)"),
+        (Line::Http(429, "retry-after: 1\r\n".into(), "{}".into()), "one: too many requests (429)"),
         (empty, "one: the provider sent an empty body"),
         (null, "one: it answered with nothing"),
-        (Line::Http(200, "", "Sorry!".into()), "one: the provider's answer is not JSON"),
+        (Line::Http(200, String::new(), "Sorry!".into()), "one: the provider's answer is not JSON"),
         (cut, "one: the connection broke"),
         (Line::Raw(String::new()), "one: the connection broke"),
     ] {
@@ -267,7 +268,7 @@ async fn each_way_of_failing_for_a_moment_is_tried_again_with_the_same_model() {
 
 #[tokio::test]
 async fn a_long_wait_asked_for_is_left_to_the_step_and_the_next_model_is_tried() {
-    let busy = || Line::Http(429, "retry-after: 3600\r\n", "{}".into());
+    let busy = || Line::Http(429, "retry-after: 3600\r\n".into(), "{}".into());
     let first = Server::with(vec![busy(), busy()]).await;
     let second = Server::with(vec![Line::says(GOOD)]).await;
     let models = Setup::new(&[&first.url, &second.url]).start(&["one", "two"]).await;
@@ -286,7 +287,7 @@ async fn a_refused_key_or_an_empty_account_opens_the_breaker_and_nobody_asks_aga
     let quota = r#"{"error": {"code": "insufficient_quota", "message": "You exceeded your quota"}}"#;
     for (line, outcome) in [
         (Line::status(401), "one: the key was refused (401)"),
-        (Line::Http(429, "", quota.into()), "one: the account is exhausted (429)"),
+        (Line::Http(429, String::new(), quota.into()), "one: the account is exhausted (429)"),
     ] {
         let server = Server::with(vec![line]).await;
         let models = Setup::new(&[&server.url]).start(&["one"]).await;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use crate::config::models::Provider;
 use crate::domain::tool::Tool;
 use crate::models::error::{Kind, ModelError, clipped};
 use crate::models::witness::Hear;
@@ -22,8 +23,10 @@ pub(crate) struct Request {
     pub messages: Vec<Message>,
     /// The most tokens to answer with.
     pub max_tokens: u32,
-    /// The name and schema of the output.
-    pub output: Arc<(String, Value)>,
+    /// The name and schema of the output; any text will do when there is none.
+    pub output: Option<Arc<(String, Value)>>,
+    /// On whose behalf: calls of one lane wait behind each other, lanes take turns.
+    pub lane: Arc<str>,
     /// What it may look things up with.
     pub tools: Vec<Tool>,
     /// Whether it may use them in this turn.
@@ -134,6 +137,19 @@ pub(crate) struct Dialect {
     /// The limit is called `max_completion_tokens`: OpenAI's reasoning models refuse the older
     /// `max_tokens`, which is the only one that many other servers know.
     pub completion_tokens: bool,
+    /// A stream ends with its usage when `stream_options` ask for it.
+    pub stream_usage: bool,
+}
+
+impl Dialect {
+    /// What this provider speaks.
+    pub(crate) fn of(provider: &Provider) -> Self {
+        Self {
+            json_schema: provider.json_schema,
+            completion_tokens: provider.is_openai(),
+            stream_usage: provider.stream_usage,
+        }
+    }
 }
 
 impl Request {
@@ -143,7 +159,7 @@ impl Request {
         body.insert("model".into(), json!(self.model));
         body.insert("messages".into(), json!(self.messages));
         body.insert("stream".into(), json!(self.hear.is_some()));
-        if self.hear.is_some() {
+        if self.hear.is_some() && dialect.stream_usage {
             body.insert("stream_options".into(), json!({"include_usage": true}));
         }
         if !self.tools.is_empty() {
@@ -153,8 +169,8 @@ impl Request {
         }
         let limit = if dialect.completion_tokens { "max_completion_tokens" } else { "max_tokens" };
         body.insert(limit.into(), json!(self.max_tokens));
-        if dialect.json_schema {
-            let (name, schema) = &*self.output;
+        if let Some(output) = self.output.as_ref().filter(|_| dialect.json_schema) {
+            let (name, schema) = &**output;
             // Not strict: strict mode knows only a part of JSON Schema and refuses the rest.
             let format = json!({"name": name, "schema": schema, "strict": false});
             body.insert("response_format".into(), json!({"type": "json_schema", "json_schema": format}));
@@ -177,12 +193,38 @@ pub(crate) struct Reply {
     pub model: Option<String>,
     /// What the model wants to look up before it answers.
     pub tool_calls: Vec<Wanted>,
-    /// Tokens read.
+    /// Tokens read, those from the provider's cache among them.
     pub input_tokens: u64,
+    /// Tokens read from the provider's own prompt cache.
+    pub cached_tokens: u64,
     /// Tokens written.
     pub output_tokens: u64,
-    /// An error sent with status 200, as some routers do: its code and text.
-    pub error: Option<(Option<u16>, String)>,
+    /// Which of the counts were missing, and stand for an estimate once [`Reply::complete`] was called.
+    pub uncounted: Uncounted,
+    /// An error sent with status 200, as some routers do.
+    pub error: Option<ModelError>,
+}
+
+/// What a provider did not count.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Uncounted {
+    /// The tokens read.
+    pub read: bool,
+    /// The tokens written.
+    pub written: bool,
+}
+
+/// The tokens that are paid for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Usage {
+    /// Read, those from the provider's cache among them.
+    pub read: u64,
+    /// Read from the provider's cache.
+    pub cached: u64,
+    /// Written.
+    pub written: u64,
+    /// Some of it is an estimate.
+    pub estimated: bool,
 }
 
 impl From<Value> for Reply {
@@ -190,20 +232,36 @@ impl From<Value> for Reply {
         let choice = &value["choices"][0];
         let message = &choice["message"];
         let text = |value: &Value| value.as_str().filter(|text| !text.trim().is_empty()).map(str::to_owned);
-        let tokens = |name: &str| value["usage"][name].as_u64().unwrap_or(0);
-        let code = value["error"]["code"].as_u64().and_then(|code| u16::try_from(code).ok());
+        let usage = &value["usage"];
+        // OpenAI's names first, then those of servers that translate from elsewhere.
+        let read = count(usage, &["/prompt_tokens", "/input_tokens"]);
+        let written = count(usage, &["/completion_tokens", "/output_tokens"]);
+        let all = count(usage, &["/total_tokens"]);
+        let read = read.or_else(|| all?.checked_sub(written?));
+        let written = written.or_else(|| all?.checked_sub(read?));
+        let cached = count(
+            usage,
+            &[
+                "/prompt_tokens_details/cached_tokens",
+                "/input_tokens_details/cached_tokens",
+                "/prompt_cache_hit_tokens",
+                "/cache_read_input_tokens",
+            ],
+        );
         Self {
             text: content(&message["content"]),
             refusal: text(&message["refusal"]),
             finish: text(&choice["finish_reason"]),
             model: text(&value["model"]),
             tool_calls: wanted(&message["tool_calls"]),
-            input_tokens: tokens("prompt_tokens"),
-            output_tokens: tokens("completion_tokens"),
-            error: value
-                .get("error")
-                .filter(|error| !error.is_null())
-                .map(|error| (code, error_text(error).unwrap_or_default())),
+            input_tokens: read.unwrap_or(0),
+            cached_tokens: cached.unwrap_or(0).min(read.unwrap_or(0)),
+            output_tokens: written.unwrap_or(0),
+            uncounted: Uncounted { read: read.is_none(), written: written.is_none() },
+            error: value.get("error").filter(|error| !error.is_null()).map(|error| {
+                let status = error["code"].as_u64().and_then(|code| u16::try_from(code).ok());
+                from_error(status.filter(|status| *status >= 300).unwrap_or(500), error)
+            }),
         }
     }
 }
@@ -211,6 +269,19 @@ impl From<Value> for Reply {
 fn wanted(calls: &Value) -> Vec<Wanted> {
     let calls = calls.as_array().into_iter().flatten().enumerate();
     calls.filter(|(_, call)| call.is_object()).map(|(index, call)| Wanted::read(index, call)).collect()
+}
+
+/// The first of these counts that is there; some servers write them with a decimal point.
+fn count(usage: &Value, places: &[&str]) -> Option<u64> {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "not below zero; `as` saturates"
+    )]
+    let whole = |value: &Value| {
+        value.as_u64().or_else(|| value.as_f64().filter(|number| *number >= 0.0).map(|number| number as u64))
+    };
+    places.iter().find_map(|place| usage.pointer(place).and_then(whole))
 }
 
 /// A message's content: a text, or a list of parts of which some are texts.
@@ -230,8 +301,8 @@ impl Reply {
 
     /// The answer's text, or why there is none.
     pub(crate) fn answer(&self) -> Result<&str, ModelError> {
-        if let Some((code, text)) = &self.error {
-            return Err(from_status(code.unwrap_or(500), None, text));
+        if let Some(error) = &self.error {
+            return Err(error.clone());
         }
         if let Some(refusal) = &self.refusal {
             return Err(ModelError::new(
@@ -250,28 +321,61 @@ impl Reply {
     }
 }
 
+impl Reply {
+    /// What is paid for.
+    pub(crate) fn usage(&self) -> Usage {
+        let Uncounted { read, written } = self.uncounted;
+        let estimated = read || written;
+        Usage { read: self.input_tokens, cached: self.cached_tokens, written: self.output_tokens, estimated }
+    }
+
+    /// Puts an estimate where the provider did not count: rather too high than too low, for it is money.
+    pub(crate) fn complete(&mut self, read: impl FnOnce() -> u64, written: impl FnOnce(&str) -> u64) {
+        if self.uncounted.read {
+            self.input_tokens = read();
+        }
+        if self.uncounted.written {
+            let calls = self.tool_calls.iter().map(|call| call.name.as_str().to_owned() + &call.raw);
+            self.output_tokens = written(&calls.fold(self.text.clone(), |all, call| all + &call));
+        }
+    }
+}
+
 /// The error behind an HTTP status and the body that came with it.
 pub(crate) fn from_body(status: u16, body: &[u8]) -> ModelError {
     let parsed: Value = serde_json::from_slice(body).unwrap_or_default();
-    let error = &parsed["error"];
-    let code = ["code", "type"].iter().find_map(|key| error[*key].as_str());
-    // A body that is no JSON is some proxy's page; its words help nobody.
-    let text = error_text(error).or_else(|| error_text(&parsed)).unwrap_or_default();
-    from_status(status, code, &text)
+    match &parsed["error"] {
+        // Some servers leave the wrapping out. A body that is no JSON is some proxy's page; its words help nobody.
+        Value::Null => from_error(status, &parsed),
+        error => from_error(status, error),
+    }
 }
 
-fn error_text(error: &Value) -> Option<String> {
-    error.as_str().or_else(|| error["message"].as_str()).map(|text| clipped(text, MESSAGE_CHARS))
+/// The error behind a status and an error object, or its bare text.
+fn from_error(status: u16, error: &Value) -> ModelError {
+    let text = error.as_str().or_else(|| error["message"].as_str()).or_else(|| error["detail"].as_str());
+    let codes: Vec<&str> = ["code", "type"].iter().filter_map(|key| error[*key].as_str()).collect();
+    // OpenRouter's 403 for a question that a moderator took offence at: the key is as good as before.
+    let flagged = ["flagged_input", "reasons"].iter().any(|key| !error["metadata"][*key].is_null());
+    from_status(status, &codes, flagged, &clipped(text.unwrap_or_default(), MESSAGE_CHARS))
 }
 
 /// The codes that OpenAI and others send with 429 when waiting will not help.
-const EXHAUSTED: [&str; 3] = ["insufficient_quota", "billing_hard_limit_reached", "billing_not_active"];
+const EXHAUSTED: [&str; 4] =
+    ["insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "insufficient_balance"];
 
-fn from_status(status: u16, code: Option<&str>, text: &str) -> ModelError {
+/// The codes that are about this model or this question, whatever the status: the account is not to blame.
+const OF_THE_MODEL: [&str; 2] = ["model_not_found", "unsupported_model"];
+
+/// The codes of a question that a filter stopped.
+const FILTERED: [&str; 2] = ["content_filter", "content_policy_violation"];
+
+fn from_status(status: u16, codes: &[&str], flagged: bool, text: &str) -> ModelError {
+    let says = |known: &[&str]| codes.iter().any(|code| known.contains(code));
     let (kind, what) = match status {
-        _ if code.is_some_and(|code| EXHAUSTED.contains(&code)) => {
-            (Kind::Permanent, "the account is exhausted")
-        }
+        _ if says(&EXHAUSTED) => (Kind::Permanent, "the account is exhausted"),
+        _ if flagged || says(&FILTERED) => (Kind::Refused, "the provider's filter stopped the question"),
+        _ if says(&OF_THE_MODEL) => (Kind::Rejected, "the provider does not serve this model"),
         401 | 403 => (Kind::Permanent, "the key was refused"),
         402 => (Kind::Permanent, "the account is exhausted"),
         408 => (Kind::Timeout, "the provider gave up waiting"),
@@ -279,7 +383,7 @@ fn from_status(status: u16, code: Option<&str>, text: &str) -> ModelError {
         500.. => (Kind::Unavailable, "the provider failed"),
         _ => (Kind::Rejected, "the provider refused the request"),
     };
-    let said = if text.is_empty() { String::new() } else { format!(": {}", clipped(text, MESSAGE_CHARS)) };
+    let said = if text.is_empty() { String::new() } else { format!(": {text}") };
     ModelError::new(kind, format!("{what} ({status}){said}"))
 }
 
@@ -293,11 +397,61 @@ mod tests {
         let reply = Reply::from(json!({"choices": [{"finish_reason": 7, "message": {"content":
             [{"type": "text", "text": "{}"}, {"type": "image"}], "reasoning": "hm", "refusal": null}}],
             "usage": null, "model": ["x"]}));
-        assert_eq!(reply, Reply { text: "{}".into(), ..Reply::default() });
+        let uncounted = Uncounted { read: true, written: true };
+        assert_eq!(reply, Reply { text: "{}".into(), uncounted, ..Reply::default() });
         for value in [json!(null), json!([]), json!({"choices": {}}), json!({"choices": [{"message": null}]})]
         {
             assert_eq!(Reply::from(value).answer().unwrap_err().kind, Kind::Empty);
         }
+    }
+
+    #[test]
+    fn tokens_are_read_under_every_name_and_derived_where_one_is_missing() {
+        for (usage, read, cached, written, estimated) in [
+            (
+                json!({"prompt_tokens": 10, "completion_tokens": 3,
+                "prompt_tokens_details": {"cached_tokens": 8}}),
+                10,
+                8,
+                3,
+                false,
+            ),
+            (
+                json!({"input_tokens": 10.0, "output_tokens": 3, "cache_read_input_tokens": 99}),
+                10,
+                10,
+                3,
+                false,
+            ),
+            (json!({"prompt_tokens": 10, "total_tokens": 13}), 10, 0, 3, false),
+            (json!({"completion_tokens": 3, "prompt_tokens": null, "total_tokens": 13}), 10, 0, 3, false),
+            (json!({"prompt_tokens": 10, "total_tokens": 4}), 10, 0, 77, true),
+            (json!({"prompt_tokens": -10, "completion_tokens": "many"}), 55, 0, 77, true),
+            (json!(null), 55, 0, 77, true),
+        ] {
+            let mut reply = Reply::from(json!({"choices": [], "usage": usage}));
+            reply.complete(|| 55, |_| 77);
+            assert_eq!(reply.usage(), Usage { read, cached, written, estimated }, "{usage}");
+        }
+    }
+
+    #[test]
+    fn a_code_says_more_than_the_status() {
+        let flagged = json!({"error": {"code": 403, "message": "flagged", "metadata": {"reasons": ["x"]}}});
+        let error = |code: &str| json!({"error": {"code": code, "message": "m"}}).to_string();
+        for (status, body, kind) in [
+            (403, flagged.to_string(), Kind::Refused),
+            (403, error("model_not_found"), Kind::Rejected),
+            (400, error("content_filter"), Kind::Refused),
+            (403, error("insufficient_quota"), Kind::Permanent),
+            (402, r#"{"message": "pay"}"#.to_owned(), Kind::Permanent),
+        ] {
+            assert_eq!(from_body(status, body.as_bytes()).kind, kind, "{status} {body}");
+        }
+        let inside = Reply::from(json!({"error": {"code": "insufficient_quota", "message": "m"}}));
+        assert_eq!(inside.answer().unwrap_err().kind, Kind::Permanent);
+        let busy = Reply::from(json!({"error": {"code": 429, "message": "slow"}, "choices": []}));
+        assert_eq!(busy.answer().unwrap_err().kind, Kind::RateLimited);
     }
 
     #[test]

@@ -125,6 +125,7 @@ impl Engine {
     /// When the database does not take a version.
     pub async fn new(parts: Parts, definitions: &Definitions) -> Result<Self, StoreError> {
         let pauses = parts.store.pauses().await?;
+        parts.models.attend(&parts.store).await?;
         let web = Getter::new(&definitions.connectors.http);
         let zone = &definitions.settings.workspace.time_zone;
         let tools = Reading::new(&parts.store, parts.embedder.clone(), web, parts.clock.clone(), zone)?;

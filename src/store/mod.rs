@@ -4,7 +4,7 @@
 //! - [`runs`], [`effects`], [`reviews`], [`workflows`], [`records`], [`memory`], [`schedules`], [`gathered`]
 //!   are the aggregates;
 //! - [`spend`] is the ledger of model calls;
-//! - [`events`] is what runs wait for, [`pauses`] what the owner holds;
+//! - [`events`] is what runs wait for, [`pauses`] what the owner holds, [`breakers`] whom nobody calls;
 //! - [`admission`] is the queue of runs and the slots of concurrency keys;
 //! - [`journal`] is the group commit and what reads it back;
 //! - [`audit`] holds the invariants against all of it;
@@ -15,6 +15,7 @@
 
 pub mod admission;
 pub mod audit;
+pub mod breakers;
 pub mod effects;
 pub mod error;
 pub mod events;

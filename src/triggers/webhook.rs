@@ -95,7 +95,7 @@ pub async fn open(
     let (workflow, reference, gather) =
         listener(definitions, path).ok_or_else(|| WebhookError::Unknown(path.to_owned()))?;
     let Some(secret) = reference.resolve() else {
-        tracing::error!(path, variable = reference.variable, "a webhook came in, but its secret is not set");
+        tracing::error!(path, place = reference.place(), "a webhook came in, but its secret is not set");
         return Err(WebhookError::NoSecret);
     };
     verify(&secret, proof, body, door.engine().now())?;

@@ -3,13 +3,14 @@
 //!
 //! - [`workflow`] with [`steps`], and [`agent`]: a raw file in, its resolved definition out;
 //! - [`triggers`]: what opens runs: mailboxes, hooks, schedules;
-//! - [`settings`]: settings, models, connectors, policy; [`money`]: budgets and prices;
+//! - [`settings`]: settings, connectors, policy; [`models`]: providers, models, tiers; [`money`]: budgets and prices;
 //! - `outputs`: what steps give to the ones after them;
 //! - `templates` with `paths`: what a template names, held against what there is;
 //! - `graph`: the order of steps, cycles, steps that can never run; `schema`: JSON Schemas themselves.
 
 pub(super) mod agent;
 pub(super) mod graph;
+pub(super) mod models;
 pub(super) mod money;
 pub(super) mod outputs;
 pub(super) mod paths;

@@ -1,4 +1,4 @@
-//! Settings, models, connectors and policy: what each of them says for itself.
+//! Settings, connectors and policy: what each of them says for itself.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -11,7 +11,6 @@ use crate::config::check::money;
 use crate::config::check::templates::{Place, Scope};
 use crate::config::connectors::Connectors;
 use crate::config::document::Reporter;
-use crate::config::models::{BUILT_IN, Models};
 use crate::config::nearest;
 use crate::config::node::Path;
 use crate::config::policy::{Policy, Rule};
@@ -22,10 +21,18 @@ use crate::domain::retention::{Keep, SHORTEST};
 
 /// A secret that is named but not there: what needs it is passed over until it is.
 pub(super) fn secret(report: &mut Reporter<'_>, path: &Path, secret: Option<&SecretRef>) {
-    if let Some(secret) = secret.filter(|secret| secret.resolve().is_none()) {
-        let message = format!("the environment has no `{}`", secret.variable);
-        report.warn(path, message, format!("set it before `steward up`: `export {}=…`", secret.variable));
-    }
+    let Some(secret) = secret.filter(|secret| secret.resolve().is_none()) else { return };
+    let (message, mend) = match secret {
+        SecretRef::Env(variable) => (
+            format!("the environment has no `{variable}`"),
+            format!("set it before `steward up`: `export {variable}=…`"),
+        ),
+        SecretRef::File(path) => (
+            format!("the file `{}` is not there, empty or unreadable", path.display()),
+            "put the secret into it before `steward up`, readable for whoever runs that alone".to_owned(),
+        ),
+    };
+    report.warn(path, message, mend);
 }
 
 /// Checks `config/settings.yaml`.
@@ -91,67 +98,6 @@ fn mailboxes(report: &mut Reporter<'_>, settings: &Settings) {
 fn address(report: &mut Reporter<'_>, path: &Path, text: &str) {
     if text.parse::<Address>().is_err() {
         report.value(path, format!("`{text}` is not an email address"), "write it as `name@domain`");
-    }
-}
-
-/// Checks `config/models.yaml`; prices are in the workspace's `currency`, when that is known.
-pub(in crate::config) fn models(report: &mut Reporter<'_>, models: &Models, currency: Option<&str>) {
-    let top = Path::top();
-    for (name, provider) in &models.providers {
-        let path = top.key("providers").key(name);
-        secret(report, &path.key("key"), provider.key.as_ref());
-        if provider.concurrency == 0 || provider.per_minute == Some(0) {
-            let field = if provider.concurrency == 0 { "concurrency" } else { "per_minute" };
-            let message = format!("with `{field}: 0` nothing could ever be asked");
-            report.value(&path.key(field), message, "write at least 1, or take the line away");
-        }
-    }
-    let providers: Vec<&str> = models.providers.keys().map(String::as_str).collect();
-    for (name, model) in &models.models {
-        let path = top.key("models").key(name);
-        if BUILT_IN.contains(&name.as_str()) {
-            report.key(&path, format!("`{name}` is built in"), "give this model another name");
-        }
-        if !models.providers.contains_key(&model.provider) {
-            let mend = nearest::mend(&model.provider, "the providers", &providers);
-            report.value(&path.key("provider"), format!("there is no provider `{}`", model.provider), mend);
-        }
-        money::priced(report, &path, name, model, currency);
-        let prices =
-            model.price.iter().flat_map(|price| [("input", &price.input), ("output", &price.output)]);
-        for (field, price) in prices {
-            if let Some(currency) = currency.filter(|currency| *currency != price.currency) {
-                let message =
-                    format!("this price is in {}, the workspace counts in {currency}", price.currency);
-                let mend = format!("write it in {currency}, or change `currency` in config/settings.yaml");
-                report.value(&path.key("price").key(field), message, mend);
-            }
-        }
-    }
-    tiers(report, models);
-}
-
-fn tiers(report: &mut Reporter<'_>, models: &Models) {
-    let path = Path::top().key("tiers");
-    let known: Vec<&str> = BUILT_IN.into_iter().chain(models.models.keys().map(String::as_str)).collect();
-    for (name, chain) in &models.tiers {
-        let path = path.key(name);
-        if chain.is_empty() {
-            let mend = "list models in the order to try them; `owner` at the end asks you";
-            report.value(&path, format!("the tier `{name}` has no models"), mend);
-        }
-        for (index, model) in chain.iter().enumerate() {
-            let place = path.index(index);
-            if !known.contains(&model.as_str()) {
-                let mend = nearest::mend(model, "the models", &known);
-                report.value(&place, format!("there is no model `{model}`"), mend);
-            } else if chain[..index].contains(model) {
-                report.value(&place, format!("`{model}` is in this chain already"), "keep the first");
-            } else if chain[..index].iter().any(|earlier| earlier == "owner") {
-                let message = format!("`{model}` is never asked: the owner always answers");
-                report.value(&place, message, "put `owner` at the end");
-            }
-        }
     }
 }
 

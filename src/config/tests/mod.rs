@@ -4,6 +4,7 @@ mod agents;
 mod definitions;
 mod files;
 mod fuzz;
+mod models;
 mod money;
 mod shipped;
 mod templates;

@@ -46,11 +46,11 @@ pub enum EmailError {
     /// A user without a password.
     #[error("`email.smtp.username` is set but `email.smtp.password` is not; write `password: env:NAME`")]
     NoPassword,
-    /// The password's variable is not set.
-    #[error("`email.smtp.password` names {variable}, which is not set in the environment")]
+    /// The password is not where it should be.
+    #[error("`email.smtp.password`: {missing}")]
     Unset {
-        /// The variable.
-        variable: String,
+        /// What is missing.
+        missing: String,
     },
 }
 
@@ -68,7 +68,7 @@ impl Email {
                     (None, _) => None,
                     (Some(_), None) => return Err(EmailError::NoPassword),
                     (Some(user), Some(password)) => {
-                        let unset = || EmailError::Unset { variable: password.variable.clone() };
+                        let unset = || EmailError::Unset { missing: password.missing() };
                         Some((user.clone(), password.resolve().ok_or_else(unset)?))
                     }
                 };

@@ -79,6 +79,6 @@ fn settings_under_which_no_mail_can_go_are_refused_with_the_mend() {
     };
     insta::assert_snapshot!(new("nobody", &smtp), @r#"`email.from`: "nobody" is not an address: Invalid input; write `Name <address>` or an address"#);
     insta::assert_snapshot!(new("a@x.example", &smtp), @"`email.smtp.username` is set but `email.smtp.password` is not; write `password: env:NAME`");
-    let unset = SecretRef { variable: "STEWARD_TEST_NEVER_SET".into() };
-    insta::assert_snapshot!(new("a@x.example", &config::Smtp { password: Some(unset), ..smtp }), @"`email.smtp.password` names STEWARD_TEST_NEVER_SET, which is not set in the environment");
+    let unset = SecretRef::Env("STEWARD_TEST_NEVER_SET".into());
+    insta::assert_snapshot!(new("a@x.example", &config::Smtp { password: Some(unset), ..smtp }), @"`email.smtp.password`: STEWARD_TEST_NEVER_SET is not set");
 }

@@ -2,17 +2,19 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use url::Url;
 
 /// What the server does with one request.
 #[derive(Clone)]
 pub(super) enum Line {
     /// A whole HTTP answer: status, further headers, body.
-    Http(u16, &'static str, String),
+    Http(u16, String, String),
     /// These bytes, then the connection closes.
     Raw(String),
     /// The beginning of a header, then nothing for ever.
@@ -21,6 +23,10 @@ pub(super) enum Line {
     Silence,
     /// A good status and a body of this many bytes.
     Huge(usize),
+    /// A good answer, one byte at a time with this pause between them.
+    Trickle(String, Duration),
+    /// A whole HTTP answer once the test says so.
+    Held(Arc<Notify>, String),
 }
 
 impl Line {
@@ -33,11 +39,17 @@ impl Line {
         let body = json!({"id": "c1", "object": "chat.completion", "created": 1, "model": "mini-2026-01",
             "choices": [{"index": 0, "message": message, "finish_reason": finish}],
             "usage": {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120}});
-        Self::Http(200, "", body.to_string())
+        Self::Http(200, String::new(), body.to_string())
     }
 
     pub(super) fn status(status: u16) -> Self {
-        Self::Http(status, "", r#"{"error": {"message": "as scripted"}}"#.into())
+        Self::Http(status, String::new(), r#"{"error": {"message": "as scripted"}}"#.into())
+    }
+
+    /// A refusal with this code, as OpenAI words it.
+    pub(super) fn error(status: u16, headers: &str, code: &str) -> Self {
+        let body = json!({"error": {"message": code, "type": code, "code": code, "param": null}});
+        Self::Http(status, headers.into(), body.to_string())
     }
 }
 
@@ -81,6 +93,21 @@ async fn serve(mut stream: TcpStream, script: Arc<Mutex<VecDeque<Line>>>, log: A
             "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\n{headers}content-length: {}\r\nconnection: close\r\n\r\n{body}",
             body.len()
         ),
+        Line::Held(go, body) => {
+            go.notified().await;
+            format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len())
+        }
+        Line::Trickle(body, pause) => {
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+            let _ = stream.write_all(head.as_bytes()).await;
+            for byte in body.bytes() {
+                tokio::time::sleep(pause).await; // this is the fault itself
+                if stream.write_all(&[byte]).await.is_err() {
+                    return;
+                }
+            }
+            return;
+        }
         Line::Raw(bytes) => bytes,
         Line::SlowHeaders => {
             stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-ty").await.unwrap();
