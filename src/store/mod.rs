@@ -36,14 +36,19 @@ pub mod workflows;
 use std::time::Duration;
 
 use deadpool_postgres::{
-    Hook, HookError, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts,
+    Hook, HookError, Manager, ManagerConfig, Object, Pool, QueueMode, RecyclingMethod, Runtime, Timeouts,
 };
 use tokio_postgres::{Config, NoTls};
 
 pub use error::StoreError;
 
+use journal::PLANNING;
+
 /// Connections for everything but the journal's hot path, which has its own: handlers, claims, memory.
 const POOL_SIZE: usize = 12;
+
+/// Connections for what makes a sleeping run go on: deciding, taking and reading it.
+const KEYED_SIZE: usize = 4;
 
 /// How long a caller waits for a free connection or a new one before it hears that the database is not there.
 const POOL_WAIT: Duration = Duration::from_secs(10);
@@ -56,6 +61,7 @@ const FORGOTTEN: &str = "set idle_in_transaction_session_timeout = '60s'";
 #[derive(Clone)]
 pub struct Store {
     pool: Pool,
+    keyed: Pool,
     config: Config,
 }
 
@@ -65,22 +71,9 @@ impl Store {
     /// # Errors
     /// When the pool cannot be built.
     pub fn new(config: Config) -> Result<Self, StoreError> {
-        let manager = Manager::from_config(
-            config.clone(),
-            NoTls,
-            ManagerConfig { recycling_method: RecyclingMethod::Fast },
-        );
-        let timeouts = Timeouts { wait: Some(POOL_WAIT), create: Some(POOL_WAIT), recycle: Some(POOL_WAIT) };
-        let pool = Pool::builder(manager)
-            .max_size(POOL_SIZE)
-            .timeouts(timeouts)
-            .post_create(Hook::async_fn(|client, _| {
-                Box::pin(async move { client.batch_execute(FORGOTTEN).await.map_err(HookError::Backend) })
-            }))
-            .runtime(Runtime::Tokio1)
-            .build()
-            .map_err(|error| StoreError::Unavailable(error.to_string()))?;
-        Ok(Self { pool, config })
+        let all = pool(&config, POOL_SIZE, FORGOTTEN.to_owned())?;
+        let keyed = pool(&config, KEYED_SIZE, format!("{FORGOTTEN}; {PLANNING}"))?;
+        Ok(Self { pool: all, keyed, config })
     }
 
     /// How to make a connection of one's own.
@@ -97,9 +90,15 @@ impl Store {
         self.pool.get().await.map_err(|error| StoreError::Unavailable(error.to_string()))
     }
 
+    /// A connection for statements that reach their rows by key, so that one plan fits for ever.
+    async fn keyed(&self) -> Result<Object, StoreError> {
+        self.keyed.get().await.map_err(|error| StoreError::Unavailable(error.to_string()))
+    }
+
     /// Closes the connections; what asks from now on is told that the database does not answer.
     pub fn close(&self) {
         self.pool.close();
+        self.keyed.close();
     }
 
     /// Whether the database answers.
@@ -110,4 +109,23 @@ impl Store {
         self.client().await?.simple_query("select 1").await?;
         Ok(())
     }
+}
+
+/// Connections that say `first` when they are new. The one used last is taken first: its statements are
+/// planned, its process is in the caches.
+fn pool(config: &Config, size: usize, first: String) -> Result<Pool, StoreError> {
+    let manager = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+    let manager = Manager::from_config(config.clone(), NoTls, manager);
+    let timeouts = Timeouts { wait: Some(POOL_WAIT), create: Some(POOL_WAIT), recycle: Some(POOL_WAIT) };
+    Pool::builder(manager)
+        .max_size(size)
+        .queue_mode(QueueMode::Lifo)
+        .timeouts(timeouts)
+        .post_create(Hook::async_fn(move |client, _| {
+            let first = first.clone();
+            Box::pin(async move { client.batch_execute(&first).await.map_err(HookError::Backend) })
+        }))
+        .runtime(Runtime::Tokio1)
+        .build()
+        .map_err(|error| StoreError::Unavailable(error.to_string()))
 }
