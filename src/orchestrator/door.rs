@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::domain::admission::Flow;
 use crate::domain::event::{Parent, Rerun};
-use crate::domain::ids::{RunId, WorkflowName};
+use crate::domain::ids::{NodeId, RunId, WorkflowName};
 use crate::domain::label::Label;
 use crate::domain::workflow::Stage;
 use crate::models::schema;
@@ -27,6 +27,7 @@ use crate::orchestrator::{failpoint, wakeup};
 use crate::store::StoreError;
 use crate::store::journal::read::Loaded;
 use crate::store::journal::{Open, Opened};
+use crate::store::runs::Inbox;
 use crate::store::workflows::VersionRow;
 
 /// How long a node that is stopping waits for what is under way, where nothing else is said.
@@ -250,6 +251,21 @@ impl Door {
     /// Hints that something may be due for a run. Losing a hint only costs time.
     pub fn wake(&self, run: RunId) {
         self.engine.wake(run);
+    }
+
+    /// This node, if it has room for a run that somebody takes for it.
+    #[must_use]
+    pub fn taker(&self) -> Option<NodeId> {
+        self.engine.lease.surely().filter(|_| self.engine.gate.room(self.in_motion()) > 0)
+    }
+
+    /// Goes on with a run that was taken for `node`, and read.
+    pub async fn go_on(&self, node: NodeId, run: RunId, read: Result<(Loaded, Inbox), StoreError>) {
+        let found = match read {
+            Ok(read) => supervisor::found(&self.engine, read).await,
+            Err(error) => Err(error),
+        };
+        self.engine.tell(supervisor::Msg::Loaded(run, node, found));
     }
 
     /// How many runs are in motion on this node.

@@ -182,7 +182,7 @@ impl Engine {
         let _ = self.supervisor.set(supervisor); // there is one for the life of an engine
     }
 
-    fn tell(&self, msg: supervisor::Msg) {
+    pub(super) fn tell(&self, msg: supervisor::Msg) {
         if let Some(supervisor) = self.supervisor.get() {
             let _ = supervisor.cast(msg);
         }

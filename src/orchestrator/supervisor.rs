@@ -473,7 +473,11 @@ async fn read(engine: &Engine, run: RunId) -> Result<Box<Found>, StoreError> {
         .await
 }
 
-async fn found(engine: &Engine, (loaded, inbox): (Loaded, Inbox)) -> Result<Box<Found>, StoreError> {
+/// With the version that the run is pinned to.
+pub(super) async fn found(
+    engine: &Engine,
+    (loaded, inbox): (Loaded, Inbox),
+) -> Result<Box<Found>, StoreError> {
     let version = engine.version(loaded.run.opened.version).await?;
     Ok(Box::new(Found { loaded, version, inbox }))
 }

@@ -109,10 +109,19 @@ pub async fn decide(
     if row.question.ask == Ask::Parked {
         store.forget_crashes(row.run).await?;
     }
-    let run = store.decide(review, about, &verdict, by).await?;
+    let Some(node) = door.taker() else {
+        let run = store.decide(review, about, &verdict, by).await?;
+        failpoint::hit(failpoint::DECISION_TAKEN);
+        door.wake(run);
+        return Ok(run);
+    };
+    let taken = store.decide_and_take((review, row.run), about, &verdict, by, node).await?;
     failpoint::hit(failpoint::DECISION_TAKEN);
-    door.wake(run);
-    Ok(run)
+    match taken {
+        Some(read) => door.go_on(node, row.run, read).await,
+        None => door.wake(row.run),
+    }
+    Ok(row.run)
 }
 
 /// The verdicts that a question takes. A deadline's `expired` is the clock's alone.

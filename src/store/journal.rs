@@ -26,6 +26,7 @@ use crate::domain::plan::{EffectKey, Rest};
 use crate::store::StoreError;
 use crate::store::events::Happening;
 pub use seal::Sealed;
+pub(super) use statements::PLANNING;
 pub use writer::Writer;
 
 /// One transition of one run.

@@ -40,14 +40,19 @@ pub mod workflows;
 use std::time::Duration;
 
 use deadpool_postgres::{
-    Hook, HookError, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts,
+    Hook, HookError, Manager, ManagerConfig, Object, Pool, QueueMode, RecyclingMethod, Runtime, Timeouts,
 };
 use tokio_postgres::{Config, NoTls};
 
 pub use error::StoreError;
 
+use journal::PLANNING;
+
 /// Connections for everything but the journal's hot path, which has its own: handlers, claims, memory.
 const POOL_SIZE: usize = 12;
+
+/// Connections for what makes a sleeping run go on: deciding, taking and reading it.
+const KEYED_SIZE: usize = 4;
 
 /// How long a caller waits for a free connection or a new one before it hears that the database is not there.
 const POOL_WAIT: Duration = Duration::from_secs(10);
@@ -67,6 +72,7 @@ const READ_ONLY: &str =
 #[derive(Clone)]
 pub struct Store {
     pool: Pool,
+    keyed: Pool,
     config: Config,
 }
 
@@ -89,23 +95,10 @@ impl Store {
     }
 
     /// Every connection begins with `settings`.
-    fn with(config: Config, size: usize, settings: &'static str) -> Result<Self, StoreError> {
-        let manager = Manager::from_config(
-            config.clone(),
-            NoTls,
-            ManagerConfig { recycling_method: RecyclingMethod::Fast },
-        );
-        let timeouts = Timeouts { wait: Some(POOL_WAIT), create: Some(POOL_WAIT), recycle: Some(POOL_WAIT) };
-        let pool = Pool::builder(manager)
-            .max_size(size)
-            .timeouts(timeouts)
-            .post_create(Hook::async_fn(move |client, _| {
-                Box::pin(async move { client.batch_execute(settings).await.map_err(HookError::Backend) })
-            }))
-            .runtime(Runtime::Tokio1)
-            .build()
-            .map_err(|error| StoreError::Unavailable(error.to_string()))?;
-        Ok(Self { pool, config })
+    fn with(config: Config, size: usize, settings: &str) -> Result<Self, StoreError> {
+        let all = pool(&config, size, settings.to_owned())?;
+        let keyed = pool(&config, KEYED_SIZE, format!("{settings}; {PLANNING}"))?;
+        Ok(Self { pool: all, keyed, config })
     }
 
     /// How to make a connection of one's own.
@@ -122,9 +115,15 @@ impl Store {
         self.pool.get().await.map_err(|error| StoreError::Unavailable(error.to_string()))
     }
 
+    /// A connection for statements that reach their rows by key, so that one plan fits for ever.
+    async fn keyed(&self) -> Result<Object, StoreError> {
+        self.keyed.get().await.map_err(|error| StoreError::Unavailable(error.to_string()))
+    }
+
     /// Closes the connections; what asks from now on is told that the database does not answer.
     pub fn close(&self) {
         self.pool.close();
+        self.keyed.close();
     }
 
     /// Whether the database answers.
@@ -135,4 +134,23 @@ impl Store {
         self.client().await?.simple_query("select 1").await?;
         Ok(())
     }
+}
+
+/// Connections that say `first` when they are new. The one used last is taken first: its statements are
+/// planned, its process is in the caches.
+fn pool(config: &Config, size: usize, first: String) -> Result<Pool, StoreError> {
+    let manager = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+    let manager = Manager::from_config(config.clone(), NoTls, manager);
+    let timeouts = Timeouts { wait: Some(POOL_WAIT), create: Some(POOL_WAIT), recycle: Some(POOL_WAIT) };
+    Pool::builder(manager)
+        .max_size(size)
+        .queue_mode(QueueMode::Lifo)
+        .timeouts(timeouts)
+        .post_create(Hook::async_fn(move |client, _| {
+            let first = first.clone();
+            Box::pin(async move { client.batch_execute(&first).await.map_err(HookError::Backend) })
+        }))
+        .runtime(Runtime::Tokio1)
+        .build()
+        .map_err(|error| StoreError::Unavailable(error.to_string()))
 }

@@ -3,11 +3,14 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+use uuid::Uuid;
 
 use crate::domain::digest::Digest;
 use crate::domain::event::{Question, Verdict};
-use crate::domain::ids::{ReviewId, RunId, StepId};
-use crate::store::journal::read::digest;
+use crate::domain::ids::{NodeId, ReviewId, RunId, StepId};
+use crate::store::journal::read::{Loaded, digest, read_behind};
+use crate::store::runs::Inbox;
 use crate::store::{Store, StoreError};
 
 /// A review as its row shows it.
@@ -44,6 +47,33 @@ pub struct ReviewRow {
 const COLUMNS: &str = "id, run_id, step, ask, digest, title, status, question, verdict, decided_by, opened_at, \
                        due_at, decided_at";
 
+/// The run's row is locked first, and as it is then, not as it was when the statement began, decides who
+/// goes on with it: a run that sleeps is due at once, or the node's that is named.
+const DECIDE: &str = "
+    with locked as (
+        select id, node, workflow from runs where id = (select run_id from reviews where id = $1) for update),
+    decided as (
+        update reviews set status = $3, verdict = $4, decided_by = $5, decided_at = now()
+        where id = $1 and digest = $2 and status = 'open' and run_id in (select id from locked)
+        returning run_id),
+    told as (
+        insert into inbox (run_id, topic, data)
+        select run_id, 'review:' || $1::uuid, $6 from decided),
+    taker as (
+        select l.id from locked l
+        where l.node is null and $7::uuid is not null and exists (select from nodes where id = $7)
+            and not exists (select from pauses p where p.scope in ('all', 'workflow:' || l.workflow))),
+    woken as (
+        update runs r
+        set signals = r.signals + 1,
+            node = case when taker.id is null then r.node else $7 end,
+            wake_at = case when taker.id is null and r.node is null then now()
+                           when taker.id is null then r.wake_at end
+        from decided d left join taker on taker.id = d.run_id
+        where r.id = d.run_id and r.finished_at is null
+        returning taker.id is not null as taken)
+    select run_id, coalesce((select taken from woken), false) from decided";
+
 /// Why a decision was not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum DecideError {
@@ -72,8 +102,8 @@ pub enum DecideError {
 }
 
 impl Store {
-    /// Decides a review about exactly `digest` and wakes its run, in one statement. The run's row is
-    /// locked first, as in the group commit: two that lock in the same order cannot wait for each other.
+    /// Decides a review about exactly `about` and wakes its run, in one statement. The run's row is locked
+    /// first, as in the group commit: two that lock in the same order cannot wait for each other.
     ///
     /// # Errors
     /// See [`DecideError`].
@@ -84,32 +114,43 @@ impl Store {
         verdict: &Verdict,
         by: &str,
     ) -> Result<RunId, DecideError> {
-        let client = self.client().await?;
-        let statement = client
-            .prepare_cached(
-                "with locked as (
-                     select id from runs where id = (select run_id from reviews where id = $1) for update),
-                 decided as (
-                     update reviews set status = $3, verdict = $4, decided_by = $5, decided_at = now()
-                     where id = $1 and digest = $2 and status = 'open' and run_id in (select id from locked)
-                     returning run_id),
-                 told as (
-                     insert into inbox (run_id, topic, data)
-                     select run_id, 'review:' || $1::uuid, $6 from decided),
-                 woken as (
-                     update runs r
-                     set signals = r.signals + 1, wake_at = case when r.node is null then now() else r.wake_at end
-                     from decided where r.id = decided.run_id and r.finished_at is null)
-                 select run_id from decided",
-            )
-            .await
-            .map_err(StoreError::from)?;
+        let client = self.keyed().await?;
+        let decide = client.prepare_cached(DECIDE).await.map_err(StoreError::from)?;
         let told = json!({"review": review, "verdict": verdict, "by": by});
-        let params: [&(dyn tokio_postgres::types::ToSql + Sync); 6] =
-            [&review.0, &&about.0[..], &verdict.status(), &json!(verdict), &by, &told];
-        let decided = client.query_opt(&statement, &params).await.map_err(StoreError::from)?;
+        let nobody: Option<Uuid> = None;
+        let params: [&(dyn ToSql + Sync); 7] =
+            [&review.0, &&about.0[..], &verdict.status(), &json!(verdict), &by, &told, &nobody];
+        let decided = client.query_opt(&decide, &params).await.map_err(StoreError::from)?;
         match decided {
             Some(row) => Ok(RunId(row.get(0))),
+            None => Err(self.why_not(review, about).await?),
+        }
+    }
+
+    /// As [`Store::decide`], for the review of `run`; where the run sleeps, `node` takes it in the same
+    /// statement and reads it in the same round trip. A run that cannot be read is taken all the same.
+    ///
+    /// # Errors
+    /// See [`DecideError`].
+    pub async fn decide_and_take(
+        &self,
+        review: (ReviewId, RunId),
+        about: Digest,
+        verdict: &Verdict,
+        by: &str,
+        node: NodeId,
+    ) -> Result<Option<Result<(Loaded, Inbox), StoreError>>, DecideError> {
+        let (review, run) = review;
+        let client = self.keyed().await?;
+        let decide = client.prepare_cached(DECIDE).await.map_err(StoreError::from)?;
+        let told = json!({"review": review, "verdict": verdict, "by": by});
+        let (status, verdict) = (verdict.status(), json!(verdict));
+        let params: [&(dyn ToSql + Sync); 7] =
+            [&review.0, &&about.0[..], &status, &verdict, &by, &told, &node.0];
+        let (decided, read) = read_behind(&client, run, client.query_opt(&decide, &params)).await?;
+        match decided {
+            Some(row) if row.get(1) => Ok(read.transpose()),
+            Some(_) => Ok(None),
             None => Err(self.why_not(review, about).await?),
         }
     }

@@ -90,8 +90,8 @@ pub(super) const INBOX: &str = "
     select r.signals, i.topic, i.data from runs r left join inbox i on i.run_id = r.id
     where r.id = $1 order by i.at";
 
-/// Takes one run, if it is due. This does not wait for the disk: nothing depends on whose the run is until
-/// its node writes more of it, and flushes this along.
+/// Takes one run, if it is due. This is not flushed: nothing depends on whose the run is until its node writes
+/// more of it, which flushes this along.
 pub(super) const TAKE_RUN: &str = "
     update runs r set node = $1, wake_at = null
     where r.id = $2 and r.wake_at <= now() and r.node is null and r.finished_at is null

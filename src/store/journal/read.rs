@@ -1,5 +1,6 @@
 //! Reading the journal: load a run by folding it, list its entries, verify its chain.
 
+use deadpool_postgres::Object;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio_postgres::Row;
@@ -81,12 +82,8 @@ impl Store {
     /// # Errors
     /// [`StoreError::Corrupt`] when the journal cannot be read or folded.
     pub async fn read_run(&self, run: RunId) -> Result<Option<(Loaded, Inbox)>, StoreError> {
-        let client = self.client().await?;
-        let (story, inbox) = (client.prepare_cached(STORY).await?, client.prepare_cached(INBOX).await?);
-        // Polled in this order, the statements go out together and are carried out in this order.
-        let id: [&(dyn ToSql + Sync); 1] = [&run.0];
-        let (rows, told) = tokio::try_join!(client.query(&story, &id), client.query(&inbox, &id))?;
-        Ok(folded(run, &rows)?.map(|loaded| (loaded, Inbox::of(&told))))
+        let client = self.keyed().await?;
+        read_behind(&client, run, std::future::ready(Ok(()))).await?.1
     }
 
     /// Takes a run that is due, and reads it as [`Store::read_run`] does, in one round trip; `None` when it is
@@ -95,20 +92,11 @@ impl Store {
     /// # Errors
     /// As [`Store::read_run`]; the run may have been taken then.
     pub async fn take_run(&self, node: NodeId, run: RunId) -> Result<Option<(Loaded, Inbox)>, StoreError> {
-        let client = self.client().await?;
+        let client = self.keyed().await?;
         let take = client.prepare_cached(TAKE_RUN).await?;
-        let (story, inbox) = (client.prepare_cached(STORY).await?, client.prepare_cached(INBOX).await?);
-        let (ids, id): ([&(dyn ToSql + Sync); 2], [&(dyn ToSql + Sync); 1]) = ([&node.0, &run.0], [&run.0]);
-        // What is read behind the taking is read after it: from then on nobody else can write it.
-        let (taken, rows, told) = tokio::try_join!(
-            client.execute(&take, &ids),
-            client.query(&story, &id),
-            client.query(&inbox, &id)
-        )?;
-        if taken == 0 {
-            return Ok(None);
-        }
-        Ok(folded(run, &rows)?.map(|loaded| (loaded, Inbox::of(&told))))
+        let ids: [&(dyn ToSql + Sync); 2] = [&node.0, &run.0];
+        let (taken, read) = read_behind(&client, run, client.execute(&take, &ids)).await?;
+        if taken == 0 { Ok(None) } else { read }
     }
 
     /// The number and hash of a run's last entry.
@@ -144,6 +132,21 @@ impl Store {
         let entries = self.journal(run, 0, i64::MAX).await?;
         Ok(check_chain(run, &entries).err())
     }
+}
+
+/// Sends what reads a run right behind the statement `first`, so that all of it is one round trip; what is
+/// read is read after `first` is done. If that took the run, nobody else can have written it since.
+pub(crate) async fn read_behind<T>(
+    client: &Object,
+    run: RunId,
+    first: impl Future<Output = Result<T, tokio_postgres::Error>>,
+) -> Result<(T, Result<Option<(Loaded, Inbox)>, StoreError>), StoreError> {
+    let (story, inbox) = (client.prepare_cached(STORY).await?, client.prepare_cached(INBOX).await?);
+    let id: [&(dyn ToSql + Sync); 1] = [&run.0];
+    // Statements of one connection go out in the order in which they are polled first.
+    let (first, rows, told) = tokio::try_join!(first, client.query(&story, &id), client.query(&inbox, &id))?;
+    let read = folded(run, &rows).map(|loaded| loaded.map(|loaded| (loaded, Inbox::of(&told))));
+    Ok((first, read))
 }
 
 /// The fold of `STORY`.

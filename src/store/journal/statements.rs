@@ -167,7 +167,7 @@ pub(super) const OPEN: &str = "
 /// These statements reach every row by its key. Told so, PostgreSQL plans them once and for all: left
 /// to its estimates it plans for the empty tables of the first day, and reads the whole of `runs`
 /// for every batch once they are not empty any more.
-pub(super) const PLANNING: &str = "
+pub(in crate::store) const PLANNING: &str = "
     set plan_cache_mode = force_generic_plan;
     set enable_seqscan = off;
     set enable_bitmapscan = off;
