@@ -42,7 +42,7 @@ create table spend_entries (
     day             date        not null,
     reserved_micros bigint      not null constraint spend_entries_reserved check (reserved_micros >= 0),
     settled_micros  bigint      constraint spend_entries_settled check (settled_micros >= 0),
-    status          text        not null constraint spend_entries_status
+    status          text        not null default 'reserved' constraint spend_entries_status
         check (status in ('reserved', 'settled', 'released', 'assumed')),
     -- What `spend` has of it: whether `reserved` still holds it, how much of `settled` is from it, and
     -- whether that is all up to date.

@@ -46,6 +46,9 @@ pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 /// How long a caller waits for its reservation; a database that is slower is as good as none.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How long stopping may take: within the grace of a service.
+const STOP: Duration = Duration::from_secs(3);
+
 /// The way to the ledger; clones share it.
 #[derive(Clone)]
 pub struct Ledger(Arc<Inner>);
@@ -188,11 +191,12 @@ impl Ledger {
         let _ = self.0.desk.send(Msg::End(id, end)); // stopped: it expires
     }
 
-    /// Ends once everything is written.
+    /// Ends once everything is written, or when the database does not take it in a moment: what is not
+    /// written then is taken for spent in its time.
     pub async fn stop(&self) {
         let (done, stopped) = oneshot::channel();
         if self.0.desk.send(Msg::Stop(done)).is_ok() {
-            let _ = stopped.await;
+            let _ = tokio::time::timeout(STOP, stopped).await;
         }
     }
 

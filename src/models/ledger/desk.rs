@@ -97,11 +97,19 @@ impl Desk {
                 Msg::Stop(done) => stop = Some(done),
             }
         }
-        // Before the ends: one may be for an ask in this very batch, whose caller has left.
+        // Who has left before he was served wants nothing any more, nor does what he gave back.
+        asks.retain(|(wanted, answer): &Waiting| {
+            let left = answer.is_closed();
+            if left {
+                self.ends.retain(|(id, _)| *id != wanted.id);
+            }
+            !left
+        });
+        // The ends come first: what they free may be what is asked for.
+        self.write_ends().await;
         if !asks.is_empty() {
             self.reserve(asks).await;
         }
-        self.write_ends().await;
         stop
     }
 
@@ -210,7 +218,12 @@ impl Desk {
     }
 
     async fn roll_up(&mut self) {
-        match self.lazy.roll_up().await {
+        let mut rolled = self.lazy.roll_up().await;
+        if rolled.as_ref().is_err_and(StoreError::retryable) {
+            self.mend().await;
+            rolled = self.lazy.roll_up().await;
+        }
+        match rolled {
             Ok(passed) => self.tell(&passed),
             Err(error) => tracing::warn!(%error, "the ledger cannot bring in what has ended"),
         }
@@ -220,7 +233,12 @@ impl Desk {
         if self.ends.is_empty() {
             return;
         }
-        match self.writer.end(&self.ends).await {
+        let mut written = self.writer.end(&self.ends).await;
+        if written.as_ref().is_err_and(StoreError::retryable) {
+            self.mend().await;
+            written = self.writer.end(&self.ends).await;
+        }
+        match written {
             Ok(()) => self.ends.clear(),
             Err(error) if error.retryable() => tracing::warn!(%error, "the ledger writes the ends later"),
             Err(error) => {
@@ -230,12 +248,10 @@ impl Desk {
         }
     }
 
-    /// Makes lost connections anew; what does not work now is tried again at the next look.
+    /// Makes both connections anew: one that has failed may not know yet that it is lost. What does not
+    /// work now is tried again at the next look.
     async fn mend(&mut self) {
         for (writer, lazy) in [(&mut self.writer, false), (&mut self.lazy, true)] {
-            if !writer.is_closed() {
-                continue;
-            }
             match timeout(CONNECT, Writer::connect(&self.config, lazy)).await {
                 Ok(Ok(fresh)) => *writer = fresh,
                 Ok(Err(error)) => tracing::warn!(%error, "the ledger cannot connect"),
