@@ -79,7 +79,7 @@ Exit codes:
   1  refused, failed, or a check found something
   2  wrong usage
   3  the service is not reachable
-  4  there is no such run, review or workflow
+  4  there is no such run, review, workflow, model or provider
   5  somebody or something was faster: decided, ended or changed already
   6  too much is waiting already: nothing was taken, try again later";
 

@@ -56,7 +56,12 @@ pub(crate) struct Credentials {
     pub key: Option<Secret>,
     /// Further headers, by name.
     pub headers: Vec<(String, Secret)>,
+    /// Those of them that no error may repeat: the rest are the owner's plain words.
+    pub hidden: Vec<Secret>,
 }
+
+/// A secret shorter than this is none, and replacing it everywhere would only garble what a provider says.
+const SHORTEST_SECRET: usize = 4;
 
 impl Credentials {
     /// Looks for everything that the provider's settings name.
@@ -71,6 +76,7 @@ impl Credentials {
         Ok(Self {
             key: provider.key.as_ref().and_then(SecretRef::resolve),
             headers: provider.headers.iter().filter_map(header).collect(),
+            hidden: provider.secrets().filter_map(SecretRef::resolve).collect(),
         })
     }
 }
@@ -221,9 +227,9 @@ impl Transport {
 
     /// A complaint without the secrets, which some servers repeat in it.
     fn redacted(&self, body: Vec<u8>) -> Vec<u8> {
-        let secrets = self.secrets.key.iter().chain(self.secrets.headers.iter().map(|(_, text)| text));
+        let secrets = self.secrets.key.iter().chain(&self.secrets.hidden);
         let mut text = String::from_utf8_lossy(&body).into_owned();
-        for secret in secrets {
+        for secret in secrets.filter(|secret| secret.expose().len() >= SHORTEST_SECRET) {
             text = text.replace(secret.expose(), "***");
         }
         text.into_bytes()

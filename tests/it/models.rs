@@ -192,3 +192,37 @@ async fn the_journal_shows_what_was_decided_about_each_fault() {
         app.stop().await;
     }
 }
+
+#[tokio::test]
+async fn the_command_line_lists_tests_and_resets_and_says_by_its_exit_code_whether_all_is_well() {
+    let (server, refuse) = refusing().await;
+    let app = app(&server).await;
+    let steward = async |args: &[&str]| {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_steward"));
+        command
+            .args(args)
+            .env("STEWARD_URL", &app.url)
+            .env("STEWARD_TOKEN", &app.token)
+            .env("COLUMNS", "200");
+        let output = command.output().await.unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (code, listed) = steward(&["models"]).await;
+    assert_eq!(code, Some(0), "{listed}");
+    assert!(listed.contains("1.00 / – / 2.00 USD") && listed.contains("draft, final"), "{listed}");
+    let (code, tested) = steward(&["models", "test"]).await;
+    assert_eq!(code, Some(1), "{tested}");
+    assert!(tested.contains("the key was refused (401): invalid_api_key"), "{tested}");
+    let (_, listed) = steward(&["models", "list"]).await;
+    assert!(listed.contains("paused") && listed.contains("invalid_api_key"), "{listed}");
+    refuse.store(false, std::sync::atomic::Ordering::SeqCst);
+    let (code, reset) = steward(&["models", "reset", "test"]).await;
+    assert_eq!((code, reset.trim()), (Some(0), "test is asked again"));
+    let (code, tested) = steward(&["models", "test", "test-model", "--json"]).await;
+    let tested: Value = serde_json::from_str(&tested).unwrap();
+    assert_eq!((code, &tested["tested"][0]["answered_by"]), (Some(0), &json!("test-1-2026")), "{tested}");
+    for (args, expected) in [(vec!["models", "reset", "none"], 4), (vec!["models", "test", "none"], 4)] {
+        assert_eq!(steward(&args).await.0, Some(expected), "{args:?}");
+    }
+    app.stop().await;
+}

@@ -323,7 +323,7 @@ async fn the_client_underneath_never_asks_twice_by_itself() {
 
 #[tokio::test]
 async fn headers_and_accounts_are_sent_and_no_error_repeats_a_secret() {
-    let echo = json!({"error": {"message": "bad key sk-canary-1 and sk-canary-2", "code": "x"}});
+    let echo = json!({"error": {"message": "bad key sk-canary-1 and sk-canary-2 of Steward", "code": "x"}});
     let server = Server::with(vec![Line::Http(401, String::new(), echo.to_string())]).await;
     let mut provider = provider(&server.url);
     provider.organization = Some("org-7".into());
@@ -334,11 +334,12 @@ async fn headers_and_accounts_are_sent_and_no_error_repeats_a_secret() {
             ("X-Title".into(), Secret::new("Steward".into())),
             ("X-Key".into(), Secret::new("sk-canary-2".into())),
         ],
+        hidden: vec![Secret::new("sk-canary-2".into())],
     };
     assert!(!format!("{credentials:?}").contains("canary"));
     let endpoint = Endpoint::new(&provider, credentials).unwrap();
     let error = endpoint.chat(&question("m"), &mut Told::default()).await.unwrap_err();
-    assert_eq!(error.message, "the key was refused (401): bad key *** and ***");
+    assert_eq!(error.message, "the key was refused (401): bad key *** and *** of Steward");
     let head = &server.asked()[0].head;
     for line in [
         "authorization: bearer sk-canary-1",
@@ -367,4 +368,19 @@ async fn what_the_provider_did_not_count_is_estimated_and_marked() {
         (false, 1_000_000, 50_000),
         "{call:?}"
     );
+}
+
+#[tokio::test]
+async fn silence_is_given_up_soon_but_a_slow_answer_is_waited_for() {
+    let said = json!({"choices": [{"message": {"content": GOOD}}]}).to_string();
+    let slow = Line::Trickle(said, Duration::from_millis(15));
+    let server = Server::with(vec![Line::Silence, slow]).await;
+    let idle = |one: &mut Provider| one.idle_timeout = Some("600ms".parse().unwrap());
+    let models = Setup::new(&[&server.url]).provider("one", idle).start(&["one"]).await;
+    let (calls, answer) = ask(&models).await;
+    assert_eq!(
+        (outline(&calls), answer),
+        (vec!["one: it was silent for too long".to_owned(), FINE.into()], lead())
+    );
+    assert!(calls[1].millis > 600, "{calls:?}");
 }
