@@ -3,7 +3,8 @@
 //! against a model server on loopback that answers at once.
 //!
 //! `cargo bench --bench gateway`. `STEWARD_BENCH_SECS`: the length of each window (default 5). The last line is
-//! one JSON object with every figure. The ledger is whatever `Models` comes with: see [`models`].
+//! one JSON object with every figure. Every call is paid from budgets: reserved and settled in PostgreSQL, the
+//! embedded one, on the same cores.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
@@ -14,10 +15,21 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use steward::config::models::Models as Config;
+use futures_util::future::BoxFuture;
+use steward::config::settings::Settings;
+use steward::domain::budget::Payer;
+use steward::domain::event::{ErrorKind, ModelCall, StepError, ToolCall};
 use steward::domain::label::Label;
 use steward::domain::plan::Answer;
+use steward::domain::tool::Tool;
 use steward::domain::workflow::Agent;
-use steward::models::Models;
+use steward::models::ledger::{Ledger, Terms};
+use steward::models::tools::Tools;
+use steward::models::witness::{Hear, Witness};
+use steward::models::{Asked, Encoder, Models};
+use steward::orchestrator::lease::{LEASE, Lease};
+use steward::store::postgres::Server;
+use steward::store::{Store, migrate};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -42,7 +54,9 @@ async fn bench() {
     let secs = std::env::var("STEWARD_BENCH_SECS").ok().and_then(|text| text.parse().ok()).unwrap_or(5.0);
     let window = Duration::from_secs_f64(secs);
     let server = serve().await;
-    let (steward, bare) = (Arc::new(Asked::new(server).await), Arc::new(Bare::new(server).await));
+    let folder = tempfile::tempdir().unwrap();
+    let database = Server::start(folder.path(), &|_| {}).await.unwrap();
+    let (steward, bare) = (Arc::new(Question::new(server, &database).await), Arc::new(Bare::new(server).await));
     // So that connections are open and memory has taken its shape.
     steward.ask().await;
     bare.ask().await;
@@ -72,6 +86,8 @@ async fn bench() {
     ] {
         println!("{name:<28} {figure:>10.3}   {wanted}");
     }
+    steward.models.stop().await;
+    database.stop().await.unwrap();
     println!("{figures}");
 }
 
@@ -81,28 +97,66 @@ trait Way: Send + Sync + 'static {
 }
 
 /// The whole way: an agent's question through the gateway.
-struct Asked {
+struct Question {
     models: Models,
     agent: Agent,
     with: Value,
+    payer: Payer,
 }
 
-impl Asked {
-    async fn new(server: SocketAddr) -> Self {
-        Self { models: models(server).await, agent: agent(), with: json!({"text": MAIL}) }
+impl Question {
+    async fn new(server: SocketAddr, database: &Server) -> Self {
+        let payer = Payer::workspace(LIMIT);
+        Self { models: models(server, database).await, agent: agent(), with: json!({"text": MAIL}), payer }
     }
 }
 
-impl Way for Asked {
+impl Question {
+    fn asked(&self) -> Asked<'_> {
+        let Self { agent, with, payer, .. } = self;
+        let (label, limit) = (Label::Untrusted, LIMIT);
+        Asked { agent, with, label, limit, payer, tools: self, witness: self }
+    }
+}
+
+impl Witness for Question {
+    fn called(&self, call: ModelCall) {
+        if let Some(reservation) = call.reservation {
+            self.models.ledger().settle(reservation, call.cost_micros);
+        }
+    }
+
+    fn looked_up(&self, _: ToolCall) {}
+
+    fn hear(&self, _: &str, _: Option<&str>) -> Option<Hear> {
+        None
+    }
+}
+
+impl Tools for Question {
+    fn look_up<'a>(&'a self, _: Tool, _: &'a Value) -> BoxFuture<'a, Result<(Value, Label), StepError>> {
+        Box::pin(async { Err(StepError::new(ErrorKind::Refused, "there is nothing to look into")) })
+    }
+}
+
+impl Way for Question {
     async fn ask(&self) {
-        let (call, answer) =
-            self.models.answer(&self.agent, &self.with, Label::Untrusted, LIMIT, &|_| {}).await;
+        let (call, answer) = self.models.answer(self.asked()).await;
         assert!(matches!(answer, Answer::Output { .. }), "{call:?} {answer:?}");
+        self.called(call.unwrap());
     }
 }
 
-/// The models over the server, without a ledger. Whoever wants to see what budgets cost starts it here.
-async fn models(server: SocketAddr) -> Models {
+/// The models over the server, with a ledger in a database of this process and budgets that never end.
+async fn models(server: SocketAddr, database: &Server) -> Models {
+    database.ensure_database("gateway").await.unwrap();
+    let database = database.config("gateway");
+    migrate::migrate(&database).await.unwrap();
+    let settings = json!({"workspace": {"name": "Bench", "owner": "Bench", "email": "bench@bench.example"},
+        "budget": {"per_day": "1000000 USD", "per_month": "1000000 USD"}});
+    let settings: Settings = serde_json::from_value(settings).unwrap();
+    let lease = Lease::take(&Store::new(database.clone()).unwrap(), LEASE, false).await.unwrap();
+    let ledger = Ledger::start(&database, Terms::of(&settings, lease.clock())).await.unwrap();
     let config: Config = serde_json::from_value(json!({
         "providers": {"bench": {"base_url": format!("http://{server}/v1"), "concurrency": CALLERS}},
         "models": {"bench": {"provider": "bench", "id": "bench",
@@ -110,7 +164,7 @@ async fn models(server: SocketAddr) -> Models {
         "tiers": {"draft": ["bench"]},
     }))
     .unwrap();
-    Models::start(&config, json!({"name": "Bench"}), None).await.unwrap()
+    Models::start(&config, json!({"name": "Bench"}), None, Encoder::lazy(), ledger).await.unwrap()
 }
 
 fn agent() -> Agent {

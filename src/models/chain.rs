@@ -79,7 +79,7 @@ impl<'a> Walk<'a> {
         let mut failures = Failures { tier, of: Vec::new() };
         for link in chain {
             let model = &link.model;
-            if let Err(error) = self.applies(link) {
+            if let Err(error) = self.applies(link).await {
                 failures.of.push((model, error));
                 continue;
             }
@@ -109,12 +109,21 @@ impl<'a> Walk<'a> {
     }
 
     /// Whether the condition of a link holds; one that does not is told like a try.
-    fn applies(&self, link: &Link) -> Result<(), ModelError> {
+    async fn applies(&self, link: &Link) -> Result<(), ModelError> {
         let Some(when) = &link.when else { return Ok(()) };
         let zone = self.models.workspace["time_zone"].as_str().and_then(|name| TimeZone::get(name).ok());
+        let left = match when.contains("budget") {
+            true => self.models.ledger.left(self.asked.payer).await,
+            false => Ok(None),
+        };
+        let budget_left = match left {
+            Ok(left) => left,
+            Err(error) => {
+                return Err(self.untried(&link.model, Kind::Busy, &format!("the ledger does not answer: {error}")));
+            }
+        };
         let known = Known {
-            // The ledger tells what is left, once it can.
-            budget_left: None,
+            budget_left,
             at: wall().to_zoned(zone.unwrap_or(TimeZone::UTC)).datetime(),
             input_tokens: estimate::input(self.agent, self.asked.with),
         };

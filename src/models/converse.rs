@@ -130,10 +130,15 @@ impl Walk<'_> {
             messages: vec![Message::new("system", system), Message::new("user", user)],
             max_tokens: self.most(target),
             output: Some(Arc::new((self.agent.agent.to_string(), self.agent.output.clone()))),
-            lane: self.agent.agent.as_str().into(),
+            lane: self.lane().into(),
             tools: self.agent.tools.clone(),
             ..Request::default()
         })
+    }
+
+    /// Whose turns the call takes in the gateway's queue: the workflow's, so that none floods the others.
+    fn lane(&self) -> &str {
+        self.asked.payer.workflow.as_ref().map_or(self.agent.agent.as_str(), |workflow| workflow.as_str())
     }
 
     /// The most tokens of one answer: the agent's, as far as the model can.

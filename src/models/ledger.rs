@@ -35,7 +35,7 @@ use crate::models::error::{Kind, ModelError};
 use crate::models::gateway::Outcome;
 use crate::models::ledger::desk::Desk;
 use crate::models::price::cost;
-use crate::store::StoreError;
+use crate::store::{Store, StoreError};
 use crate::store::spend::writer::Wanted;
 
 pub use crate::domain::budget::Payer;
@@ -57,6 +57,8 @@ struct Inner {
     /// Unbounded, because each caller waits for its own answer: there are as many asks as callers.
     desk: mpsc::UnboundedSender<Msg>,
     terms: Terms,
+    /// Where balances are read; none in tests without a database.
+    store: Option<Store>,
 }
 
 /// What the ledger goes by.
@@ -149,7 +151,8 @@ impl Ledger {
         let desk = Desk::open(config.clone(), terms.currency.clone()).await?;
         let (sender, inbox) = mpsc::unbounded_channel();
         tokio::spawn(desk.run(inbox));
-        Ok(Self(Arc::new(Inner { desk: sender, terms })))
+        let store = Some(Store::new(config.clone())?);
+        Ok(Self(Arc::new(Inner { desk: sender, terms, store })))
     }
 
     /// Sets money aside in every account of the payer or in none; durable when it returns.
@@ -174,6 +177,24 @@ impl Ledger {
         waiting.id = None;
         answer.map_err(|_| stopped())??;
         Ok(Reservation { id, worst_micros: worst })
+    }
+
+    /// What is left in the tightest of the payer's accounts, micro-units; `None` when none is limited. A
+    /// hint for choosing a model: what may be spent is decided by [`Ledger::reserve`] alone.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn left(&self, payer: &Payer) -> Result<Option<i64>, StoreError> {
+        let day = Day::at((self.0.terms.clock)(), &self.0.terms.zone);
+        let accounts = payer.accounts(&self.0.terms.limits, &day);
+        let limited = accounts.iter().filter_map(|(account, limit)| Some((account.to_string(), (*limit)?)));
+        let (names, limits): (Vec<String>, Vec<i64>) = limited.unzip();
+        let Some(store) = self.0.store.as_ref().filter(|_| !names.is_empty()) else { return Ok(None) };
+        let balances = store.balances(&names).await?;
+        let left = limits.iter().zip(balances).map(|(limit, balance)| {
+            limit.saturating_add(payer.extra) - balance.spent_micros - balance.reserved_micros
+        });
+        Ok(left.min())
     }
 
     /// The call was surely never sent: nothing was spent. Returns at once, written soon after.

@@ -8,7 +8,9 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::config::models::{Price, Tokenizer};
+use crate::domain::budget::Payer;
 use crate::models::error::clipped;
+use crate::models::ledger::Ask;
 use crate::models::wire::{Message, Request};
 use crate::models::{Models, Remote, Standing, chain, estimate, price};
 use crate::store::StoreError;
@@ -235,7 +237,19 @@ impl Models {
             lane: Arc::from(LANE),
             ..Request::default()
         };
-        // The ledger sets `estimate::worst` aside here, and settles what the call cost, as a call outside of runs.
+        // A call outside of runs: the workspace pays. One that nobody settles is taken for spent in its time.
+        let ask = Ask {
+            payer: Payer::workspace(PATIENCE),
+            model: name.to_owned(),
+            worst_micros: estimate::worst(&request, remote),
+        };
+        let reserved = match ask.worst_micros {
+            0 => None,
+            _ => match self.0.ledger.reserve(ask).await {
+                Ok(reserved) => Some(reserved),
+                Err(refusal) => return Tested { outcome: refusal.to_string(), ..tested },
+            },
+        };
         let Ok(call) = tokio::time::timeout(PATIENCE, gateway.probe(request.clone())).await else {
             return Tested { outcome: format!("no answer within {} s", PATIENCE.as_secs()), ..tested };
         };
@@ -252,7 +266,13 @@ impl Models {
                 let error = || reply.answer().err().map_or_else(String::new, |error| error.to_string());
                 tested.outcome = if tested.ok { "ok".to_owned() } else { error() };
             }
-            Err(error) => tested.outcome = error.to_string(),
+            Err(error) => {
+                tested.outcome = error.to_string();
+                tested.cost_micros = reserved.as_ref().filter(|_| error.billed).map_or(0, |it| it.worst_micros);
+            }
+        }
+        if let Some(reserved) = reserved {
+            self.0.ledger.settle(reserved.id, tested.cost_micros);
         }
         tested
     }

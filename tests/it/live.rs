@@ -15,9 +15,8 @@ use steward::domain::event::ModelCall;
 use steward::domain::label::Label;
 use steward::domain::plan::Answer;
 use steward::domain::workflow::Agent;
-use steward::models::Models;
 
-use crate::support::PATIENCE;
+use crate::support::{asking, database};
 use crate::support::model_server::{ModelServer, says};
 
 const EMAIL: &str = "Hello, we are a small bakery in Bergen and need a new website with a shop before \
@@ -76,13 +75,13 @@ async fn run(base_url: &str, model: &str, key: Option<&str>) -> Vec<ModelCall> {
     .unwrap();
     let workspace =
         json!({"name": "Harbour and Pine", "owner": "Mara", "about": "Websites for small shops."});
-    let models = Models::start(&config, workspace, None).await.unwrap();
+    let models = asking::models(&database().await, &config, workspace).await;
     let tested = models.test(None).await;
     assert!(tested[0].ok, "{tested:?}");
     let mut calls = Vec::new();
     for (mut agent, with) in suite() {
         agent.tier = "live".into();
-        let (call, answer) = models.answer(&agent, &with, Label::Untrusted, PATIENCE, &|_| {}).await;
+        let (call, answer) = asking::ask(&models, &agent, &with, Label::Untrusted).await;
         let call = call.unwrap();
         let Answer::Output { output, label, .. } = answer else { panic!("{}: {answer:?}", agent.agent) };
         assert_eq!((call.outcome.as_str(), label), ("ok", Label::Untrusted), "{}", agent.agent);

@@ -11,7 +11,7 @@ use steward::domain::workflow::Agent;
 use steward::models::Models;
 
 use crate::support::model_server::{ModelServer, fails, says};
-use crate::support::{App, PATIENCE, app_with, database, example_email};
+use crate::support::{App, PATIENCE, asking, app_with, database, example_email};
 
 const GOOD: &str = r#"{"class": "lead"}"#;
 
@@ -29,7 +29,7 @@ async fn ask(models: &Models) -> String {
     let agent: Agent = serde_json::from_value(json!({"agent": "sorter", "tier": "draft", "prompt": "Sort.",
         "output": {"type": "object", "required": ["class"]}, "max_tokens": 50}))
     .unwrap();
-    let (call, _) = models.answer(&agent, &json!({"text": "x"}), Label::Owner, PATIENCE, &|_| {}).await;
+    let (call, _) = asking::ask(models, &agent, &json!({"text": "x"}), Label::Owner).await;
     call.unwrap().outcome
 }
 
@@ -50,9 +50,9 @@ async fn refusing() -> (ModelServer, std::sync::Arc<std::sync::atomic::AtomicBoo
 async fn an_open_breaker_outlives_the_process_and_counts_on_every_node() {
     let (server, refuse) = refusing().await;
     let store = database().await;
-    let first = Models::start(&config(&server), json!({}), None).await.unwrap();
+    let first = asking::models(&store, &config(&server), json!({})).await;
     first.attend(&store).await.unwrap();
-    let beside = Models::start(&config(&server), json!({}), None).await.unwrap();
+    let beside = asking::models(&store, &config(&server), json!({})).await;
     beside.attend(&store).await.unwrap();
     assert_eq!(ask(&first).await, "the key was refused (401): invalid_api_key");
     first.compare_breakers().await.unwrap();
@@ -65,7 +65,7 @@ async fn an_open_breaker_outlives_the_process_and_counts_on_every_node() {
 
     // A node beside it learns of it; so does one that starts later, as after a crash of the first.
     beside.compare_breakers().await.unwrap();
-    let later = Models::start(&config(&server), json!({}), None).await.unwrap();
+    let later = asking::models(&store, &config(&server), json!({})).await;
     later.attend(&store).await.unwrap();
     for models in [&first, &beside, &later] {
         let outcome = ask(models).await;
@@ -97,8 +97,8 @@ async fn what_the_owner_resets_is_asked_again_on_every_node() {
     let (server, refuse) = refusing().await;
     let store = database().await;
     let nodes = [
-        Models::start(&config(&server), json!({}), None).await.unwrap(),
-        Models::start(&config(&server), json!({}), None).await.unwrap(),
+        asking::models(&store, &config(&server), json!({})).await,
+        asking::models(&store, &config(&server), json!({})).await,
     ];
     for models in &nodes {
         models.attend(&store).await.unwrap();

@@ -38,6 +38,6 @@ impl Ledger {
         });
         let clock = Arc::new(|| "2026-11-25T12:00:00Z".parse::<Timestamp>().unwrap());
         let terms = Terms { limits, zone: TimeZone::UTC, currency: "USD".into(), clock };
-        (Self(Arc::new(Inner { desk: sender, terms })), book)
+        (Self(Arc::new(Inner { desk: sender, terms, store: None })), book)
     }
 }

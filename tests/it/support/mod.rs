@@ -1,5 +1,6 @@
 //! What the tests share: databases, services, mail and model servers. No fixed port, no shared folder.
 
+pub mod asking;
 pub mod bench;
 pub mod database;
 pub mod forge;
