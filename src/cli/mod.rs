@@ -5,6 +5,7 @@
 //! - [`render`] draws a run; [`form`] asks for an answer field by field.
 
 pub mod audit;
+pub mod calls;
 pub mod check;
 pub mod client;
 pub mod demo;
@@ -62,6 +63,8 @@ enum Command {
     Reviews(reviews::ReviewsArgs),
     /// Add documents and search them
     Memory(memory::MemoryArgs),
+    /// What was said to models, word for word
+    Calls(calls::CallsArgs),
     /// Verify the audit trail
     Audit(audit::AuditArgs),
 }
@@ -178,6 +181,7 @@ async fn dispatch(command: Command) -> Result<(), Fail> {
         Command::Schedules(args) => schedules::run(args).await,
         Command::Reviews(args) => reviews::run(args).await,
         Command::Memory(args) => memory::run(args).await,
+        Command::Calls(args) => calls::run(args).await,
         Command::Audit(args) => audit::run(args).await,
     }
 }
@@ -201,6 +205,8 @@ mod tests {
             "reviews approve x",
             "memory list",
             "audit verify",
+            "calls show x",
+            "calls trace x",
             "schedules",
         ] {
             let args = format!("steward {command} --json --workspace w");

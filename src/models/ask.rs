@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use serde_json::Value;
+use tracing::Instrument;
 
 use crate::config::models::Price;
 use crate::domain::event::ModelCall;
@@ -14,7 +15,7 @@ use crate::models::error::{Kind, ModelError};
 use crate::models::gateway::{Gateway, Outcome};
 use crate::models::schema::extract_json;
 use crate::models::wire::{Choice, Reply, Request};
-use crate::models::{Remote, error::clipped};
+use crate::models::{Remote, error::clipped, otel};
 
 /// The delays before the same model is tried again, at most twice within an attempt; what lasts
 /// longer is for the next model, or for the step's own durable retry. Each is a ceiling: full
@@ -123,11 +124,23 @@ impl Walk<'_> {
         let mut request = request.clone();
         request.hear =
             self.tale.hear(target.name, target.part.as_deref()).filter(|_| target.remote.streaming);
-        let call = target.gateway.call(request.clone()).await;
+        let turn = if request.tools.is_empty() { 0 } else { turn };
+        let span = self.span(target, &request);
+        let making = self.making(target, &mut request, turn);
+        let hit = match &making {
+            Some(making) => making.look().await,
+            None => None,
+        };
+        let call = match &hit {
+            Some(hit) => Outcome { result: Ok(hit.reply.clone()), took: Duration::ZERO },
+            None => target.gateway.call(request.clone()).instrument(span.clone()).await,
+        };
         let judged = self.judged(&call, &request);
         let reply = call.result.as_ref().ok();
-        let (read, written) = reply.map_or((0, 0), |reply| (reply.input_tokens, reply.output_tokens));
-        self.tale.called(ModelCall {
+        // Who answers from the cache reads and writes nothing, and is paid nothing.
+        let read_anew = reply.filter(|_| hit.is_none());
+        let (read, written) = read_anew.map_or((0, 0), |reply| (reply.input_tokens, reply.output_tokens));
+        let mut told = ModelCall {
             model: target.name.to_owned(),
             outcome: outcome(&judged),
             answered_by: reply.and_then(|reply| reply.model.as_deref()).map(|model| clipped(model, 100)),
@@ -135,9 +148,16 @@ impl Walk<'_> {
             output_tokens: written,
             cost_micros: target.remote.price.as_ref().map_or(0, |price| cost(price, read, written)),
             millis: millis(call.took),
-            turn: if request.tools.is_empty() { 0 } else { turn },
+            turn,
             part: target.part.clone(),
-        });
+            cached: hit.is_some(),
+            call: None,
+        };
+        if let Some(making) = making {
+            told.call = making.keep(&told, hit, matches!(judged, Ok(Said::Output(_)))).await;
+        }
+        otel::ended(&span, reply, &told, judged.as_ref().err());
+        self.tale.called(told);
         judged.map_err(|error| Unfit { error, said: call.result.ok().map(|reply| reply.text) })
     }
 

@@ -9,6 +9,8 @@
 //! | `witness` | who is told how an answer comes about, and who hears it being written |
 //! | `gateway` | the actor per provider: queue, rate limit, breaker |
 //! | `openai`, `wire`, `stream` | one HTTP call in the OpenAI format, whole or in pieces |
+//! | `record` | what was said, kept word for word; answers that serve again |
+//! | `otel` | what a call is named in traces |
 //! | `encoder`, `classify` | the built-in encoder: vectors and zero-shot classes |
 //! | `canned` | the agent's own output, written by the owner |
 //! | `schema` | the object inside an answer, valid under its schema |
@@ -24,6 +26,8 @@ pub mod error;
 mod gateway;
 mod memo;
 mod openai;
+mod otel;
+pub mod record;
 pub mod schema;
 mod stream;
 #[cfg(test)]
@@ -46,6 +50,7 @@ use self::chain::Walk;
 use self::classify::Classifier;
 use self::gateway::Gateway;
 use self::openai::Endpoint;
+use self::record::Keeping;
 use self::schema::Schemas;
 use self::tools::Tools;
 use self::witness::Witness;
@@ -95,6 +100,8 @@ pub struct Asked<'a> {
     pub tools: &'a dyn Tools,
     /// Who is told.
     pub witness: &'a dyn Witness,
+    /// Where the calls are kept; nowhere without.
+    pub keeping: Option<Keeping<'a>>,
 }
 
 /// Everything that can answer a prompt. Clones share it.
@@ -115,6 +122,10 @@ struct Inner {
 struct Remote {
     /// Its name at the provider.
     id: String,
+    /// Whose it is.
+    provider: String,
+    /// Where that provider is.
+    at: Option<url::Url>,
     price: Option<Price>,
     /// Whether it can use tools.
     tools: bool,
@@ -147,6 +158,8 @@ impl Models {
         };
         let remote = |model: &config::models::Model| Remote {
             id: model.id.clone(),
+            provider: model.provider.clone(),
+            at: config.providers.get(&model.provider).map(|provider| provider.base_url.clone()),
             price: model.price.clone(),
             tools: can(model, |provider| provider.tools),
             streaming: can(model, |provider| provider.streaming),

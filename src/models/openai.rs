@@ -19,6 +19,7 @@ use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY
 use crate::config::models::Provider;
 use crate::config::secret::Secret;
 use crate::models::error::{Kind, ModelError, clipped};
+use crate::models::record::{Tape, redact};
 use crate::models::stream::assemble;
 use crate::models::wire::{Dialect, Reply, Request, from_body};
 use crate::models::witness::Hear;
@@ -75,7 +76,7 @@ impl Endpoint {
             .with_api_key("")
             .with_org_id("")
             .with_project_id("");
-        let transport = Transport { http: http.clone(), authorization, key, hear: None };
+        let transport = Transport { http: http.clone(), authorization, key, hear: None, tape: None };
         let dialect =
             Dialect { json_schema: provider.json_schema, completion_tokens: host == "api.openai.com" };
         let client = Client::build(http, config).with_http_service(transport.clone());
@@ -85,10 +86,11 @@ impl Endpoint {
     /// Asks once: one HTTP request, whatever comes of it. The caller sets the time-out.
     pub(crate) async fn chat(&self, request: &Request) -> Result<Reply, ModelError> {
         let body = request.body(self.dialect);
-        let answer = match &request.hear {
-            None => self.client.chat().create_byot(body).await,
-            Some(hear) => {
-                let transport = Transport { hear: Some(hear.clone()), ..self.transport.clone() };
+        let answer = match (&request.hear, &request.tape) {
+            (None, None) => self.client.chat().create_byot(body).await,
+            (hear, tape) => {
+                let (hear, tape) = (hear.clone(), tape.clone());
+                let transport = Transport { hear, tape, ..self.transport.clone() };
                 self.client.clone().with_http_service(transport).chat().create_byot(body).await
             }
         };
@@ -128,6 +130,8 @@ struct Transport {
     key: Option<Secret>,
     /// Who hears an answer that comes in pieces.
     hear: Option<Hear>,
+    /// Takes the bodies down.
+    tape: Option<Tape>,
 }
 
 impl tower::Service<HttpRequestFactory> for Transport {
@@ -154,6 +158,9 @@ impl Transport {
             Some(value) => request.headers_mut().insert(AUTHORIZATION, value.clone()),
             None => request.headers_mut().remove(AUTHORIZATION),
         };
+        if let Some(tape) = &self.tape {
+            tape.sent(request.body().and_then(reqwest::Body::as_bytes));
+        }
         let response = self.http.execute(request).await.map_err(|error| broken(&error))?;
         let (status, asked) = (response.status(), retry_after(response.headers(), wall()));
         let streamed = status.is_success() && is_stream(response.headers());
@@ -161,8 +168,12 @@ impl Transport {
             true => assemble(response, self.hear.as_ref()).await?,
             false => bounded(response).await?,
         };
+        let body = self.redacted(body);
+        if let Some(tape) = &self.tape {
+            tape.came(&body);
+        }
         if !status.is_success() {
-            let mut error = from_body(status.as_u16(), &self.redacted(body));
+            let mut error = from_body(status.as_u16(), &body);
             error.retry_after = asked;
             return Err(error);
         }
@@ -177,10 +188,10 @@ impl Transport {
         Ok(whole.into())
     }
 
-    /// A complaint without the key, which some servers repeat in it.
+    /// What came without the key, which some servers repeat in their complaints, and a broken one anywhere.
     fn redacted(&self, body: Vec<u8>) -> Vec<u8> {
         match &self.key {
-            Some(key) => String::from_utf8_lossy(&body).replace(key.expose(), "***").into_bytes(),
+            Some(key) => redact(body, key),
             None => body,
         }
     }

@@ -85,7 +85,10 @@ fn agent(more: Value) -> Agent {
 async fn ask_as(models: &Models, agent: &Agent, with: Value, label: Label) -> (Vec<ModelCall>, Answer) {
     let told = Told::default();
     let answer = told
-        .ask(models, Asked { agent, with: &with, label, limit: LIMIT, tools: &Shelf, witness: &told })
+        .ask(
+            models,
+            Asked { agent, with: &with, label, limit: LIMIT, tools: &Shelf, witness: &told, keeping: None },
+        )
         .await;
     (told.calls(), answer)
 }

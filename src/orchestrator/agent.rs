@@ -13,6 +13,7 @@ use crate::domain::label::Label;
 use crate::domain::plan::{Answer, Stimulus};
 use crate::domain::workflow::{Step, StepKind, Version};
 use crate::models::Asked;
+use crate::models::record::Keeping;
 use crate::models::witness::{Hear, Witness};
 use crate::orchestrator::engine::Engine;
 use crate::orchestrator::failpoint;
@@ -36,12 +37,14 @@ pub(super) struct Due {
     pub(super) with: Value,
     /// Where that came from.
     pub(super) label: Label,
+    /// Which attempt of the step it is.
+    pub(super) attempt: u32,
 }
 
 /// Asks the agent of the step; every call but the last, and every use of a tool, is told to the run as it
 /// happens.
 pub(super) async fn ask(engine: Arc<Engine>, due: Due) -> Stimulus {
-    let Due { actor, run, version, step, with, label } = due;
+    let Due { actor, run, version, step, with, label, attempt } = due;
     let agent = match &step.kind {
         StepKind::Agent(wanted) => version.agents.get(&wanted.agent),
         StepKind::Action(_) | StepKind::Review(_) | StepKind::Wait(_) | StepKind::Workflow(_) => None,
@@ -59,6 +62,7 @@ pub(super) async fn ask(engine: Arc<Engine>, due: Due) -> Stimulus {
         limit: step.timeout.0,
         tools: engine.tools.as_ref(),
         witness: &telling,
+        keeping: Some(Keeping { calls: &engine.calls, run, step: &step.id, attempt }),
     };
     let asked = engine.models.answer(asked);
     let (call, answer) = match tokio::time::timeout(step.timeout.0 + GRACE, asked).await {

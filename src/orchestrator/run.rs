@@ -440,6 +440,7 @@ impl State {
                 }
                 Task::Agent { step, with, label } => {
                     let definition = self.step(&step)?;
+                    let attempt = self.run.record(&step).attempt;
                     let due = agent::Due {
                         actor: myself.clone(),
                         run: self.run.id,
@@ -447,6 +448,7 @@ impl State {
                         step: definition,
                         with,
                         label,
+                        attempt,
                     };
                     (step, worker::begin(myself, agent::ask(engine, due)).await?)
                 }

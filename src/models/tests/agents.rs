@@ -20,7 +20,11 @@ fn wants(calls: &[(&str, &str)]) -> Line {
 
 async fn asked(told: &Told, models: &Models, agent: &Agent, label: Label) -> Answer {
     let with = json!({"text": "When are you open?"});
-    told.ask(models, Asked { agent, with: &with, label, limit: LIMIT, tools: &Shelf, witness: told }).await
+    told.ask(
+        models,
+        Asked { agent, with: &with, label, limit: LIMIT, tools: &Shelf, witness: told, keeping: None },
+    )
+    .await
 }
 
 fn reader(more: Value) -> Agent {
@@ -125,7 +129,15 @@ async fn a_tool_that_never_answers_ends_with_the_steps_time_and_the_rest_of_the_
     let agent = agent(json!({"tools": ["thread.get"]}));
     let with = json!({});
     let limit = std::time::Duration::from_millis(300);
-    let ask = Asked { agent: &agent, with: &with, label: Label::Owner, limit, tools: &Shelf, witness: &told };
+    let ask = Asked {
+        agent: &agent,
+        with: &with,
+        label: Label::Owner,
+        limit,
+        tools: &Shelf,
+        witness: &told,
+        keeping: None,
+    };
     let answer = told.ask(&models, ask).await;
     assert!(matches!(answer, Answer::Owner { .. }), "{answer:?}");
     assert_eq!(told.calls().last().unwrap().outcome, "the step's time was up before it answered");

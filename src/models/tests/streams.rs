@@ -19,6 +19,7 @@ async fn listening(models: &Models) -> (Told, Answer) {
         limit: LIMIT,
         tools: &Shelf,
         witness: &told,
+        keeping: None,
     };
     let answer = told.ask(models, ask).await;
     (told, answer)
