@@ -84,7 +84,8 @@ pub(super) async fn trace(
     let calls = store.calls(run.id, None, MOST_CALLS).await?;
     let base = |step: &StepId| step.place().base.to_owned();
     let agents = lineage::behind(version, &found.step).into_iter().filter_map(|(step, direct)| {
-        let StepKind::Agent(asked) = &version.step(&step)?.kind else { return None };
+        let named = version.step(&step)?;
+        let StepKind::Agent(asked) = &named.kind else { return None };
         let agent = version.agents.get(&asked.agent)?;
         let of_step: Vec<&CallRow> = calls.iter().filter(|call| base(&call.step) == step.0).collect();
         Some(json!({"step": step, "named_by_effect": direct, "agent": agent.agent, "digest": agent.digest(),

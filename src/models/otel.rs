@@ -27,7 +27,7 @@ impl Walk<'_> {
             gen_ai.response.finish_reasons = Empty,
             gen_ai.usage.input_tokens = Empty,
             gen_ai.usage.output_tokens = Empty,
-            error.type = Empty,
+            "error.type" = Empty,
             steward.model = target.name,
             steward.call = Empty,
             steward.cached = Empty,

@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use backon::{ExponentialBuilder, Retryable};
+use backon::{BackoffBuilder, ExponentialBuilder};
 use uuid::Uuid;
 
 use crate::config::secret::Secret;
@@ -53,20 +53,28 @@ impl Calls {
     }
 
     /// The body without secrets, and whether there were any.
-    fn redacted(&self, body: Vec<u8>) -> (Vec<u8>, bool) {
+    fn redacted(&self, mut body: Vec<u8>) -> (Vec<u8>, bool) {
         let mut found = false;
-        let without = self.0.secrets.iter().fold(body, |body, secret| match without(&body, secret) {
-            Some(body) => {
-                found = true;
-                body
+        for secret in &self.0.secrets {
+            if let Some(clean) = without(&body, secret) {
+                (body, found) = (clean, true);
             }
-            None => body,
-        });
-        (without, found)
+        }
+        (body, found)
     }
 
     async fn write(&self, call: &NewCall) -> Result<(), StoreError> {
-        (|| self.0.store.keep_call(call)).retry(AGAIN).when(StoreError::retryable).await
+        let mut delays = AGAIN.build();
+        loop {
+            match self.0.store.keep_call(call).await {
+                Err(error) if error.constraint() == Some("model_calls_pk") => return Ok(()), // the try before
+                Err(error) if error.retryable() => match delays.next() {
+                    Some(delay) => tokio::time::sleep(delay).await,
+                    None => return Err(error),
+                },
+                done => return done,
+            }
+        }
     }
 }
 

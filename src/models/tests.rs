@@ -6,6 +6,7 @@ mod classes;
 mod server;
 mod streams;
 mod support;
+mod traces;
 
 use std::time::Duration;
 

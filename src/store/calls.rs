@@ -185,9 +185,8 @@ impl Store {
         let (attempt, turn) = (small(call.attempt), small(told.turn));
         let (read, written) = (number(told.input_tokens), number(told.output_tokens));
         let millis = number(told.millis);
-        let packed = |body: &Option<Body>| body.as_ref().map(|body| body.packed.clone());
-        let bytes = |body: &Option<Body>| body.as_ref().map(|body| body.bytes);
-        let clipped = |body: &Option<Body>| body.as_ref().is_some_and(|body| body.clipped);
+        let (request, request_bytes, request_clipped) = columns(call.request.as_ref());
+        let (response, response_bytes, response_clipped) = columns(call.response.as_ref());
         let origin = call.origin.map(|origin| origin.0);
         let (key, secs) = match &call.serves {
             Some((key, span)) => (Some(&key.0[..]), span.0.as_secs_f64()),
@@ -213,12 +212,12 @@ impl Store {
             &told.outcome,
             &told.cached,
             &origin,
-            &packed(&call.request),
-            &bytes(&call.request),
-            &clipped(&call.request),
-            &packed(&call.response),
-            &bytes(&call.response),
-            &clipped(&call.response),
+            &request,
+            &request_bytes,
+            &request_clipped,
+            &response,
+            &response_bytes,
+            &response_clipped,
             &key,
             &secs,
         ];
@@ -307,6 +306,14 @@ impl Store {
         let sql = "delete from model_cache where key in (
                        select key from model_cache order by made_at desc, key offset $1)";
         Ok(old + client.execute(sql, &[&most]).await?)
+    }
+}
+
+/// What is stored of a body.
+fn columns(body: Option<&Body>) -> (Option<&[u8]>, Option<i64>, bool) {
+    match body {
+        Some(body) => (Some(&body.packed), Some(body.bytes), body.clipped),
+        None => (None, None, false),
     }
 }
 

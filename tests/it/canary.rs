@@ -121,7 +121,8 @@ async fn a_key_is_sent_to_its_provider_and_is_nowhere_else() {
         .map(|call| call["id"].as_str().unwrap().to_owned())
         .collect();
     assert_eq!(ids.len(), 3, "{calls}");
-    let effect = shown["steps"].as_array().unwrap().iter().find_map(|step| step["effect"]["id"].as_str());
+    let effect = shown["effects"][0]["id"].as_str();
+    assert!(effect.is_some(), "{shown}");
     let mut paths: Vec<String> = ids.iter().map(|id| format!("/api/v1/calls/{id}")).collect();
     paths.extend([
         format!("/api/v1/runs/{run}"),
