@@ -46,9 +46,8 @@ impl Calls {
     /// Keeps calls there, and none of these secrets with them.
     #[must_use]
     pub fn new(store: Store, secrets: impl IntoIterator<Item = Secret>) -> Self {
-        let spelled =
-            |secret: Secret| spellings(secret.expose()).filter(|text| text.len() >= SHORTEST_SECRET);
-        let secrets = secrets.into_iter().flat_map(spelled).collect();
+        let spelled = secrets.into_iter().flat_map(|secret| spellings(secret.expose()));
+        let secrets = spelled.filter(|text| text.len() >= SHORTEST_SECRET).collect();
         Self(Arc::new(Kept { store, secrets }))
     }
 
@@ -79,22 +78,23 @@ impl Calls {
 }
 
 /// A secret as it is, and as it stands inside a text of JSON if that differs.
-fn spellings(secret: &str) -> impl Iterator<Item = String> {
+fn spellings(secret: &str) -> Vec<String> {
     let quoted = serde_json::Value::from(secret).to_string();
     let inner = quoted[1..quoted.len() - 1].to_owned();
-    let differs = inner != secret;
-    [secret.to_owned()].into_iter().chain(differs.then_some(inner))
+    let mut spelled = vec![secret.to_owned(), inner];
+    spelled.dedup();
+    spelled
 }
 
 /// The body with stars in the secret's place; `None` when it is not there.
 fn without(body: &[u8], secret: &str) -> Option<Vec<u8>> {
-    let found = body.windows(secret.len()).any(|part| part == secret.as_bytes());
+    let found = body.windows(secret.len().max(1)).any(|part| part == secret.as_bytes());
     found.then(|| String::from_utf8_lossy(body).replace(secret, REDACTED).into_bytes())
 }
 
 /// A body without this secret, however it is spelled.
 pub(crate) fn redact(body: Vec<u8>, secret: &Secret) -> Vec<u8> {
-    spellings(secret.expose()).fold(body, |body, secret| without(&body, &secret).unwrap_or(body))
+    spellings(secret.expose()).iter().fold(body, |body, secret| without(&body, secret).unwrap_or(body))
 }
 
 /// Where the calls of an agent are kept, and for what.
