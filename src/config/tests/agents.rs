@@ -100,12 +100,22 @@ fn numbers_out_of_range_are_told_with_the_range() {
 
 #[test]
 fn an_answer_serves_for_a_month_at_most() {
-    with("cache: 31d\n").has("agents/writer.md:4:8", "31d", "`31d` is too long", "at most `30d`");
+    with("cache: 31d\n").has(
+        "agents/writer.md:4:8",
+        "31d",
+        "`31d` is too long: models change, and so does what is right",
+        "at most `30d`",
+    );
     with("cache: 0s\n").has(
         "agents/writer.md:4:8",
         "0s",
         "an answer of no age serves nobody",
         "take `cache` away",
     );
-    with("cache: a day\n").has("agents/writer.md:4:8", "a day", "not what `cache` takes", "write a duration");
+    with("cache: a day\n").has(
+        "agents/writer.md:4:8",
+        "a day",
+        "`a day` is not what `cache` takes",
+        "write a duration",
+    );
 }
