@@ -440,7 +440,6 @@ impl State {
                 }
                 Task::Agent { step, with, label } => {
                     let definition = self.step(&step)?;
-                    let attempt = self.run.record(&step).attempt;
                     let due = agent::Due {
                         actor: myself.clone(),
                         run: self.run.id,
@@ -448,7 +447,7 @@ impl State {
                         step: definition,
                         with,
                         label,
-                        attempt,
+                        attempt: self.run.record(&step).attempt,
                     };
                     (step, worker::begin(myself, agent::ask(engine, due)).await?)
                 }
