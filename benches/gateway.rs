@@ -13,9 +13,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 use steward::config::models::Models as Config;
-use futures_util::future::BoxFuture;
 use steward::config::settings::Settings;
 use steward::domain::budget::Payer;
 use steward::domain::event::{ErrorKind, ModelCall, StepError, ToolCall};
@@ -56,7 +56,8 @@ async fn bench() {
     let server = serve().await;
     let folder = tempfile::tempdir().unwrap();
     let database = Server::start(folder.path(), &|_| {}).await.unwrap();
-    let (steward, bare) = (Arc::new(Question::new(server, &database).await), Arc::new(Bare::new(server).await));
+    let (steward, bare) =
+        (Arc::new(Question::new(server, &database).await), Arc::new(Bare::new(server).await));
     // So that connections are open and memory has taken its shape.
     steward.ask().await;
     bare.ask().await;
@@ -115,7 +116,7 @@ impl Question {
     fn asked(&self) -> Asked<'_> {
         let Self { agent, with, payer, .. } = self;
         let (label, limit) = (Label::Untrusted, LIMIT);
-        Asked { agent, with, label, limit, payer, tools: self, witness: self }
+        Asked { agent, with, label, limit, payer, tools: self, witness: self, keeping: None }
     }
 }
 

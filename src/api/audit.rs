@@ -15,9 +15,8 @@ use tokio::sync::mpsc;
 
 use crate::api::ApiState;
 use crate::api::problem::Problem;
-use crate::config::models::Provider;
-use crate::config::secret::{Secret, SecretRef};
-use crate::config::workspace::{Definitions, Trigger};
+use crate::config::secret::Secret;
+use crate::config::workspace::Definitions;
 use crate::store::StoreError;
 use crate::store::audit::{Audit, Canary, Checked, NOT_CLAIMED, Observed, PATIENCE, Report};
 
@@ -89,27 +88,7 @@ fn shown(report: &Report) -> Value {
 
 /// Every secret that the owner's files name and the environment holds.
 fn secrets(definitions: &Definitions, email_hook: Option<&Secret>) -> Vec<Canary> {
-    let providers = definitions.models.providers.values().flat_map(Provider::secrets);
-    let smtp = definitions.connectors.email.smtp.iter().filter_map(|smtp| smtp.password.as_ref());
-    let triggers = definitions.workflows.values().flat_map(|workflow| &workflow.triggers);
-    let hooks = triggers.filter_map(|trigger| match trigger {
-        Trigger::Webhook { secret, .. } => Some(secret),
-        _ => None,
-    });
-    let named = providers.chain(smtp).chain(hooks).filter_map(|named| {
-        let value = named.resolve()?.expose().to_owned();
-        Some(Canary { name: named.place(), value })
-    });
-    let database = definitions.settings.database.iter().filter_map(|database| password(&database.url));
-    let hook = email_hook.map(|secret| Canary {
-        name: "the key of /hooks/email".to_owned(),
-        value: secret.expose().to_owned(),
-    });
-    named.chain(database).chain(hook).collect()
-}
-
-/// Of a database's address only the password is a secret.
-fn password(named: &SecretRef) -> Option<Canary> {
-    let address = url::Url::parse(named.resolve()?.expose()).ok()?;
-    Some(Canary { name: named.place(), value: address.password()?.to_owned() })
+    let canary = |(name, secret): (String, Secret)| Canary { name, value: secret.expose().to_owned() };
+    let hook = email_hook.map(|secret| ("the key of /hooks/email".to_owned(), secret.clone()));
+    definitions.secrets().into_iter().chain(hook).map(canary).collect()
 }

@@ -4,11 +4,13 @@
 //! - [`auth`]: who may come in, and the few doors without a key; [`guard`]: time, load and panics;
 //! - [`extract`]: bodies and queries; [`problem`]: every error, RFC 9457; [`page`]: cursors;
 //! - `watch`: a run as it happens;
-//! - `runs`, `reviews`, `schedules`, `spend`, `memory`, `models`, `audit`, `hooks`, `health`: one file per resource;
+//! - `runs`, `reviews`, `schedules`, `spend`, `memory`, `models`, `calls`, `audit`, `hooks`, `health`: one file
+//!   per resource;
 //! - [`view`]: a run as people look at it, the same for every screen.
 
 pub mod audit;
 pub mod auth;
+mod calls;
 mod control;
 mod events;
 pub mod extract;

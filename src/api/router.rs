@@ -5,8 +5,8 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
 
 use crate::api::{
-    ApiState, audit, auth, control, events, guard, health, hooks, memory, models, problem, reviews, runs,
-    schedules, spend, watch,
+    ApiState, audit, auth, calls, control, events, guard, health, hooks, memory, models, problem, reviews,
+    runs, schedules, spend, watch,
 };
 
 /// Everything that Steward serves. Every route asks for the token, but for those in [`auth::OPEN`].
@@ -19,6 +19,9 @@ pub fn router(state: ApiState) -> Router {
         .route("/api/v1/runs", get(runs::list).post(runs::open))
         .route("/api/v1/runs/{id}", get(runs::show))
         .route("/api/v1/runs/{id}/journal", get(runs::journal))
+        .route("/api/v1/runs/{id}/calls", get(calls::list))
+        .route("/api/v1/calls/{id}", get(calls::show))
+        .route("/api/v1/effects/{id}/trace", get(calls::trace))
         .route("/api/v1/runs/{id}/events", get(watch::run))
         .route("/api/v1/runs/bulk", post(control::bulk))
         .route("/api/v1/runs/{id}/cancel", post(control::cancel))

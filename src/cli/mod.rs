@@ -5,6 +5,7 @@
 //! - [`render`] draws a run; [`form`] asks for an answer field by field.
 
 pub mod audit;
+pub mod calls;
 pub mod check;
 pub mod client;
 pub mod demo;
@@ -68,6 +69,8 @@ enum Command {
     Memory(memory::MemoryArgs),
     /// List models and what they cost, test them, and let paused providers be asked again
     Models(models::ModelsArgs),
+    /// What was said to models, word for word
+    Calls(calls::CallsArgs),
     /// Verify the audit trail
     Audit(audit::AuditArgs),
 }
@@ -186,6 +189,7 @@ async fn dispatch(command: Command) -> Result<(), Fail> {
         Command::Reviews(args) => reviews::run(args).await,
         Command::Memory(args) => memory::run(args).await,
         Command::Models(args) => models::run(args).await,
+        Command::Calls(args) => calls::run(args).await,
         Command::Audit(args) => audit::run(args).await,
     }
 }
@@ -211,6 +215,8 @@ mod tests {
             "models",
             "models test",
             "audit verify",
+            "calls show x",
+            "calls trace x",
             "schedules",
             "spend",
         ] {

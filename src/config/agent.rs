@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::config::problem::Problem;
+use crate::domain::duration::Span;
 use crate::domain::workflow::TURNS;
 
 /// The front matter.
@@ -58,6 +59,12 @@ pub struct RawAgent {
     /// The field of the output that `votes` are compared by; all of them but `confidence` when absent.
     #[serde(default)]
     pub votes_by: Option<String>,
+    /// How long an answer may serve again, such as `24h`, up to `30d`: for the very same question to the same
+    /// model, from input of the same origin, it is then given at once and costs nothing. Never when absent,
+    /// and never for an answer that tools had a part in.
+    #[serde(default)]
+    #[schemars(with = "Option<String>", extend("format" = "span"))]
+    pub cache: Option<Span>,
 }
 
 fn usual_turns() -> u32 {

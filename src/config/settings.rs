@@ -39,6 +39,11 @@ pub struct Settings {
     #[serde(default)]
     #[schemars(with = "Option<String>", extend("format" = "retention"))]
     pub retention: Option<Keep>,
+    /// How long it is kept what was said to models, word for word, such as `90d`, or `forever`; `90d` when
+    /// absent. It goes earlier with its run.
+    #[serde(default = "ninety_days")]
+    #[schemars(with = "String", extend("format" = "retention"))]
+    pub calls: Keep,
     /// How much is taken in at once.
     #[serde(default)]
     pub limits: Limits,
@@ -127,6 +132,10 @@ fn loopback() -> SocketAddr {
 
 fn grace() -> Span {
     Span::secs(8)
+}
+
+fn ninety_days() -> Keep {
+    Keep::For(Span::secs(90 * 86_400))
 }
 
 fn utc() -> String {

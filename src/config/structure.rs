@@ -24,11 +24,7 @@ type Format = (&'static str, fn(&str) -> bool, &'static str);
 
 const FORMATS: &[Format] = &[
     ("span", |text| text.parse::<Span>().is_ok(), "write a duration as `500ms`, `30s`, `5m`, `2h` or `3d`"),
-    (
-        "retention",
-        |text| text.parse::<Keep>().is_ok(),
-        "write how long finished runs are kept as `90d`, or `forever`",
-    ),
+    ("retention", |text| text.parse::<Keep>().is_ok(), "write how long it is kept as `90d`, or `forever`"),
     ("money", |text| text.parse::<Money>().is_ok(), "write an amount as `0.10 USD`"),
     (
         "secret",

@@ -13,12 +13,12 @@ use crate::config::agent::{self, RawAgent};
 use crate::config::check::{self, Names};
 use crate::config::connectors::Connectors;
 use crate::config::document::{Document, Reporter};
-use crate::config::models::Models;
+use crate::config::models::{Models, Provider};
 use crate::config::nearest;
 use crate::config::node::{NodeKind, Path};
 use crate::config::policy::Policy;
 use crate::config::problem::{Problem, Problems};
-use crate::config::secret::SecretRef;
+use crate::config::secret::{Secret, SecretRef};
 use crate::config::settings::{Settings, Workspace};
 use crate::config::structure::{read, schema_of};
 use crate::config::workflow::RawWorkflow;
@@ -106,6 +106,22 @@ impl Definitions {
         }
     }
 
+    /// Every secret that the files name and that is there, with where it is looked for.
+    #[must_use]
+    pub fn secrets(&self) -> Vec<(String, Secret)> {
+        let providers = self.models.providers.values().flat_map(Provider::secrets);
+        let smtp = self.connectors.email.smtp.iter().filter_map(|smtp| smtp.password.as_ref());
+        let triggers = self.workflows.values().flat_map(|workflow| &workflow.triggers);
+        let hooks = triggers.filter_map(|trigger| match trigger {
+            Trigger::Webhook { secret, .. } => Some(secret),
+            _ => None,
+        });
+        let named = providers.chain(smtp).chain(hooks);
+        let named = named.filter_map(|named| Some((named.place(), named.resolve()?)));
+        let database = self.settings.database.iter().filter_map(|database| password(&database.url));
+        named.chain(database).collect()
+    }
+
     /// How long the runs of each workflow are kept.
     #[must_use]
     pub fn retention(&self) -> Retention {
@@ -116,6 +132,12 @@ impl Definitions {
             workflows: self.workflows.iter().filter_map(said).collect(),
         }
     }
+}
+
+/// Of a database's address only the password is a secret.
+fn password(named: &SecretRef) -> Option<(String, Secret)> {
+    let address = url::Url::parse(named.resolve()?.expose()).ok()?;
+    Some((named.place(), Secret::new(address.password()?.to_owned())))
 }
 
 struct Loader<'a> {

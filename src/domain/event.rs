@@ -8,7 +8,9 @@ use crate::domain::action::{Action, Labels};
 use crate::domain::budget::RunLimit;
 use crate::domain::digest::Digest;
 pub use crate::domain::failure::{ErrorKind, StepError};
-use crate::domain::ids::{EffectId, HappeningId, ReservationId, ReviewId, RunId, StepId, WorkflowName};
+use crate::domain::ids::{
+    CallId, EffectId, HappeningId, ReservationId, ReviewId, RunId, StepId, WorkflowName,
+};
 use crate::domain::label::Label;
 use crate::domain::policy::Decision;
 pub use crate::domain::tool::ToolCall;
@@ -449,6 +451,12 @@ pub struct ModelCall {
     /// What it was for, when it was not simply for the output: `vote 2`, `finalize`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part: Option<String>,
+    /// Whether the answer is an earlier one, from the cache: nobody was called, nothing was paid.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cached: bool,
+    /// Where the request and the answer are kept; `None` for what was never sent, and for built-in models.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub call: Option<CallId>,
 }
 
 fn is_zero(number: &u32) -> bool {

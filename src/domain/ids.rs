@@ -65,6 +65,11 @@ uuid_id!(
     ReservationId
 );
 
+uuid_id!(
+    /// One call of a model. A UUIDv7: calls in the order of their ids are in the order of their time.
+    CallId
+);
+
 impl EffectId {
     /// The effect that `step`'s `attempt` of `run` proposes. Derived, not drawn: planning the same
     /// transition again names the same effect.

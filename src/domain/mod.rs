@@ -25,6 +25,7 @@ pub mod failure;
 pub mod gather;
 pub mod ids;
 pub mod label;
+pub mod lineage;
 pub mod money;
 pub mod plan;
 pub mod policy;

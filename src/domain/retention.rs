@@ -28,7 +28,7 @@ pub enum Keep {
 
 /// Why a text is not a retention.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("write how long finished runs are kept as `90d`, or `forever`")]
+#[error("write how long it is kept as `90d`, or `forever`")]
 pub struct NotAKeep;
 
 impl Keep {

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::domain::admission::Flow;
 use crate::domain::budget::Budget;
-use crate::domain::digest::Digest;
+use crate::domain::digest::{Digest, canonical};
 use crate::domain::duration::Span;
 use crate::domain::ids::{AgentName, StepId, WorkflowName};
 use crate::domain::retry::Retry;
@@ -328,6 +328,17 @@ pub struct Agent {
     /// How many independent answers are compared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub votes: Option<Votes>,
+    /// How long an answer of a provider's model may serve again for the very same question; never when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<Span>,
+}
+
+impl Agent {
+    /// The digest of the definition.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        Digest::of_bytes(canonical(self).as_bytes())
+    }
 }
 
 /// Turns of a conversation unless the agent says otherwise: enough to search, read and read on.

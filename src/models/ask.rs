@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use serde_json::Value;
+use tracing::{Instrument, Span};
 
 use crate::domain::event::ModelCall;
 use crate::domain::ids::ReservationId;
@@ -18,7 +19,7 @@ use crate::models::gateway::{Gateway, Outcome};
 use crate::models::ledger::{Ask, Reservation, charge};
 use crate::models::schema::extract_json;
 use crate::models::wire::{Choice, Reply, Request};
-use crate::models::{Remote, error::clipped};
+use crate::models::{Remote, error::clipped, otel};
 
 /// The delays before the same model is tried again, at most twice within an attempt; what lasts
 /// longer is for the next model, or for the step's own durable retry. Each is a ceiling: full
@@ -150,26 +151,22 @@ impl Walk<'_> {
         let mut request = request.clone();
         request.hear =
             self.tale.hear(target.name, target.part.as_deref()).filter(|_| target.remote.streaming);
-        // One statement each for the ledger: set aside, call, charge.
-        let reservation = match self.reserve(target, &request).await {
-            Ok(reservation) => reservation,
-            Err(error) => return Err(Unfit { error: self.unpaid(target, error), said: None }),
+        let turn = if request.tools.is_empty() { 0 } else { turn };
+        let span = self.span(target, &request);
+        let making = self.making(target, &mut request, turn);
+        let hit = match &making {
+            Some(making) => making.look().await,
+            None => None,
         };
-        if reservation.is_some() {
-            failpoint::hit(failpoint::MODEL_RESERVED);
-        }
-        let mut call = target.gateway.call(request.clone()).await;
-        if let Ok(reply) = &mut call.result {
-            estimate::complete(reply, &request, target.remote);
-        }
-        if reservation.is_some() {
-            failpoint::hit(failpoint::MODEL_CALLED);
-        }
-        let paid = reservation.and_then(|reservation| self.charged(&call, target.remote, &reservation));
+        let (call, paid) = match &hit {
+            Some(hit) => (Outcome { result: Ok(hit.reply.clone()), took: Duration::ZERO }, None),
+            None => self.made(target, &request, &span).await?,
+        };
         let judged = self.judged(&call, &request);
         let reply = call.result.as_ref().ok();
-        let usage = reply.map(Reply::usage).unwrap_or_default();
-        self.tale.called(ModelCall {
+        // Who answers from the cache reads and writes nothing, and is paid nothing.
+        let usage = reply.filter(|_| hit.is_none()).map(Reply::usage).unwrap_or_default();
+        let mut told = ModelCall {
             model: target.name.to_owned(),
             outcome: outcome(&judged),
             answered_by: reply.and_then(|reply| reply.model.as_deref()).map(|model| clipped(model, 100)),
@@ -180,10 +177,46 @@ impl Walk<'_> {
             cost_micros: paid.as_ref().map_or(0, |paid| paid.cost_micros),
             reservation: paid.map(|paid| paid.reservation),
             millis: millis(call.took),
-            turn: if request.tools.is_empty() { 0 } else { turn },
+            turn,
             part: target.part.clone(),
-        });
+            cached: hit.is_some(),
+            call: None,
+        };
+        if let Some(making) = making {
+            told.call = making.keep(&told, hit, matches!(judged, Ok(Said::Output(_)))).await;
+        }
+        otel::ended(&span, reply, &told, judged.as_ref().err());
+        // At stake until here: a step that ends while the call is being kept must not leave it unsettled.
+        if let Some(reservation) = told.reservation {
+            self.no_longer_at_stake(reservation);
+        }
+        self.tale.called(told);
         judged.map_err(|error| Unfit { error, said: call.result.ok().map(|reply| reply.text) })
+    }
+
+    /// The HTTP call and what pays for it; one statement each for the ledger: set aside, call, charge.
+    async fn made(
+        &self,
+        target: &Target<'_>,
+        request: &Request,
+        span: &Span,
+    ) -> Result<(Outcome, Option<Paid>), Unfit> {
+        let reservation = match self.reserve(target, request).await {
+            Ok(reservation) => reservation,
+            Err(error) => return Err(Unfit { error: self.unpaid(target, error), said: None }),
+        };
+        if reservation.is_some() {
+            failpoint::hit(failpoint::MODEL_RESERVED);
+        }
+        let mut call = target.gateway.call(request.clone()).instrument(span.clone()).await;
+        if let Ok(reply) = &mut call.result {
+            estimate::complete(reply, request, target.remote);
+        }
+        if reservation.is_some() {
+            failpoint::hit(failpoint::MODEL_CALLED);
+        }
+        let paid = reservation.and_then(|reservation| self.charged(&call, target.remote, &reservation));
+        Ok((call, paid))
     }
 
     /// Sets aside what the call may cost at most; nothing for a model that is free.
@@ -211,14 +244,17 @@ impl Walk<'_> {
 
     /// What the call is charged; a reservation whose call surely never left is given back.
     fn charged(&self, call: &Outcome, remote: &Remote, reservation: &Reservation) -> Option<Paid> {
-        let mut at_stake = self.at_stake.lock().unwrap_or_else(PoisonError::into_inner);
-        at_stake.retain(|other| other.id != reservation.id);
-        drop(at_stake);
         let cost = remote.price.as_ref().and_then(|price| charge(call, price, reservation));
         if cost.is_none() {
+            self.no_longer_at_stake(reservation.id);
             self.models.ledger.release(reservation.id);
         }
         cost.map(|cost_micros| Paid { reservation: reservation.id, cost_micros })
+    }
+
+    fn no_longer_at_stake(&self, reservation: ReservationId) {
+        let mut at_stake = self.at_stake.lock().unwrap_or_else(PoisonError::into_inner);
+        at_stake.retain(|other| other.id != reservation);
     }
 
     /// A call that could not be paid is told like a try, so that the journal shows why.

@@ -35,6 +35,7 @@ impl Walk<'_> {
         request.sample = sample;
         let mut delays = delays();
         let mut label = draft.map_or(self.asked.label, |draft| draft.label).join(Label::Model);
+        request.label = label;
         let mut repaired = false;
         let mut turn = 1;
         loop {

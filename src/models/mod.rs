@@ -13,6 +13,8 @@
 //! | `openai`, `wire`, `stream` | one HTTP call in the OpenAI format, whole or in pieces |
 //! | `estimate`, `price` | tokens before a call, money after it |
 //! | `survey` | every model as the owner sees it, and whether it answers |
+//! | `record` | what was said, kept word for word; answers that serve again |
+//! | `otel` | what a call is named in traces |
 //! | `encoder`, `classify` | the built-in encoder: vectors and zero-shot classes |
 //! | `canned` | the agent's own output, written by the owner |
 //! | `schema` | the object inside an answer, valid under its schema |
@@ -34,7 +36,9 @@ pub mod ledger;
 mod limits;
 mod memo;
 mod openai;
+mod otel;
 mod price;
+pub mod record;
 pub mod schema;
 mod stream;
 pub mod survey;
@@ -62,6 +66,7 @@ use self::gateway::Gateway;
 use self::ledger::{Ledger, Payer};
 use self::limits::Limits;
 use self::openai::{Credentials, Endpoint};
+use self::record::Keeping;
 use self::schema::Schemas;
 use self::tools::Tools;
 use self::wire::Dialect;
@@ -116,6 +121,8 @@ pub struct Asked<'a> {
     pub tools: &'a dyn Tools,
     /// Who is told.
     pub witness: &'a dyn Witness,
+    /// Where the calls are kept; nowhere without.
+    pub keeping: Option<Keeping<'a>>,
 }
 
 /// Everything that can answer a prompt. Clones share it.
@@ -141,6 +148,10 @@ struct Inner {
 struct Remote {
     /// Its name at the provider.
     id: String,
+    /// Whose it is.
+    provider: String,
+    /// Where that provider is.
+    at: url::Url,
     price: Option<Price>,
     /// Whether it can use tools.
     tools: bool,
@@ -243,6 +254,8 @@ impl Remote {
     ) -> Self {
         Self {
             id: model.id.clone(),
+            provider: model.provider.clone(),
+            at: provider.base_url.clone(),
             price: model.price.clone(),
             context: model.context,
             max_output: model.max_output,

@@ -19,6 +19,7 @@ use crate::config::models::{HeaderText, Provider};
 use crate::config::secret::{Secret, SecretRef};
 use crate::models::error::{Kind, ModelError, clipped};
 use crate::models::headers::{Told, told};
+use crate::models::record::{Tape, redact};
 use crate::models::stream::assemble;
 use crate::models::wire::{Dialect, Reply, Request, from_body};
 use crate::models::witness::Hear;
@@ -121,6 +122,7 @@ impl Endpoint {
             secrets: Arc::new(credentials),
             told: Arc::default(),
             hear: None,
+            tape: None,
         };
         Ok(Self { client: Client::build(http, config), transport, dialect: Dialect::of(provider) })
     }
@@ -129,8 +131,8 @@ impl Endpoint {
     /// What the provider says about its limits is in `told` as soon as its headers are there.
     pub(crate) async fn chat(&self, request: &Request, told: &mut Told) -> Result<Reply, ModelError> {
         let heard = Arc::default();
-        let hear = request.hear.clone();
-        let transport = Transport { told: Arc::clone(&heard), hear, ..self.transport.clone() };
+        let (hear, tape) = (request.hear.clone(), request.tape.clone());
+        let transport = Transport { told: Arc::clone(&heard), hear, tape, ..self.transport.clone() };
         let client = self.client.clone().with_http_service(transport);
         let result = client.chat().create_byot(request.body(self.dialect)).await.map_err(ours);
         *told = *heard.lock().unwrap_or_else(PoisonError::into_inner);
@@ -174,6 +176,8 @@ struct Transport {
     told: Arc<Mutex<Told>>,
     /// Who hears an answer that comes in pieces.
     hear: Option<Hear>,
+    /// Takes the bodies down.
+    tape: Option<Tape>,
 }
 
 impl tower::Service<HttpRequestFactory> for Transport {
@@ -200,6 +204,9 @@ impl Transport {
         for (name, value) in self.headers.iter() {
             request.headers_mut().insert(name, value.clone());
         }
+        if let Some(tape) = &self.tape {
+            tape.sent(request.body().and_then(reqwest::Body::as_bytes));
+        }
         let response = self.http.execute(request).await.map_err(|error| broken(&error))?;
         let (status, heard) = (response.status(), told(response.headers(), wall()));
         *self.told.lock().unwrap_or_else(PoisonError::into_inner) = heard;
@@ -208,8 +215,12 @@ impl Transport {
             true => assemble(response, self.hear.as_ref()).await?,
             false => bounded(response).await?,
         };
+        let body = self.redacted(body);
+        if let Some(tape) = &self.tape {
+            tape.came(&body);
+        }
         if !status.is_success() {
-            let mut error = from_body(status.as_u16(), &self.redacted(body));
+            let mut error = from_body(status.as_u16(), &body);
             // What is left and when it resets is no request to wait, unless the call was refused for it.
             error.retry_after = heard.wait.filter(|_| matches!(status.as_u16(), 429 | 503));
             return Err(error);
@@ -225,14 +236,10 @@ impl Transport {
         Ok(whole.into())
     }
 
-    /// A complaint without the secrets, which some servers repeat in it.
+    /// What came without the secrets, which some servers repeat in their complaints, and a broken one anywhere.
     fn redacted(&self, body: Vec<u8>) -> Vec<u8> {
         let secrets = self.secrets.key.iter().chain(&self.secrets.hidden);
-        let mut text = String::from_utf8_lossy(&body).into_owned();
-        for secret in secrets.filter(|secret| secret.expose().len() >= SHORTEST_SECRET) {
-            text = text.replace(secret.expose(), "***");
-        }
-        text.into_bytes()
+        secrets.filter(|secret| secret.expose().len() >= SHORTEST_SECRET).fold(body, redact)
     }
 }
 

@@ -9,6 +9,7 @@ mod queue;
 mod server;
 mod streams;
 mod support;
+mod traces;
 
 use std::time::Duration;
 
@@ -105,6 +106,7 @@ async fn ask_as(models: &Models, agent: &Agent, with: Value, label: Label) -> (V
                 payer: &Payer::workspace(LIMIT),
                 tools: &Shelf,
                 witness: &told,
+                keeping: None,
             },
         )
         .await;

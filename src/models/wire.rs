@@ -7,8 +7,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::config::models::Provider;
+use crate::domain::label::Label;
 use crate::domain::tool::Tool;
 use crate::models::error::{Kind, ModelError, clipped};
+use crate::models::record::Tape;
 use crate::models::witness::Hear;
 
 /// How much of what a provider says about an error is passed on, characters.
@@ -37,6 +39,10 @@ pub(crate) struct Request {
     /// Which of several independent answers to the same question this is to be; 0 when there is but one.
     /// Not on the wire: whoever keeps answers must not take one of them for another.
     pub sample: u32,
+    /// Where the input came from. Not on the wire, for the same reason.
+    pub label: Label,
+    /// Takes the exchange down.
+    pub tape: Option<Tape>,
 }
 
 /// Whether a model may use its tools.
@@ -153,6 +159,11 @@ impl Dialect {
 }
 
 impl Request {
+    /// Whether tools have had a part in it.
+    pub(crate) fn has_looked_up(&self) -> bool {
+        self.messages.iter().any(|message| message.role == "tool")
+    }
+
     /// The request's body.
     pub(crate) fn body(&self, dialect: Dialect) -> Value {
         let mut body = Map::new();

@@ -12,8 +12,10 @@ use crate::domain::event::{ErrorKind, ModelCall, StepError, ToolCall};
 use crate::domain::ids::{RunId, StepId};
 use crate::domain::label::Label;
 use crate::domain::plan::{Answer, Stimulus};
+use crate::domain::run::Run;
 use crate::domain::workflow::{Step, StepKind, Version};
 use crate::models::Asked;
+use crate::models::record::Keeping;
 use crate::models::witness::{Hear, Witness};
 use crate::orchestrator::engine::Engine;
 use crate::orchestrator::failpoint;
@@ -21,7 +23,7 @@ use crate::orchestrator::live::Draft;
 use crate::orchestrator::run;
 
 /// What the models that need no provider get when the providers have used the step's time up.
-pub(super) const GRACE: Duration = Duration::from_secs(15);
+const GRACE: Duration = Duration::from_secs(15);
 
 /// One agent step that is due.
 pub(super) struct Due {
@@ -39,12 +41,30 @@ pub(super) struct Due {
     pub(super) label: Label,
     /// Who pays.
     pub(super) payer: Payer,
+    /// Which attempt of the step it is.
+    pub(super) attempt: u32,
+}
+
+impl Due {
+    /// The present attempt of this step.
+    pub(super) fn of(
+        actor: ActorRef<run::Msg>,
+        run: &Run,
+        version: Arc<Version>,
+        step: Step,
+        with: Value,
+        label: Label,
+    ) -> Self {
+        let payer = Payer::of(run, &version, &step.id, step.timeout.0 + GRACE);
+        let attempt = run.record(&step.id).attempt;
+        Self { actor, run: run.id, version, step, with, label, payer, attempt }
+    }
 }
 
 /// Asks the agent of the step; every call but the last, and every use of a tool, is told to the run as it
 /// happens.
 pub(super) async fn ask(engine: Arc<Engine>, due: Due) -> Stimulus {
-    let Due { actor, run, version, step, with, label, payer } = due;
+    let Due { actor, run, version, step, with, label, payer, attempt } = due;
     let agent = match &step.kind {
         StepKind::Agent(wanted) => version.agents.get(&wanted.agent),
         StepKind::Action(_) | StepKind::Review(_) | StepKind::Wait(_) | StepKind::Workflow(_) => None,
@@ -63,6 +83,7 @@ pub(super) async fn ask(engine: Arc<Engine>, due: Due) -> Stimulus {
         payer: &payer,
         tools: engine.tools.as_ref(),
         witness: &telling,
+        keeping: Some(Keeping { calls: &engine.calls, run, step: &step.id, attempt }),
     };
     let asked = engine.models.answer(asked);
     let (call, answer) = match tokio::time::timeout(step.timeout.0 + GRACE, asked).await {

@@ -16,11 +16,12 @@ use crate::connectors::registry::Connectors;
 use crate::domain::digest::Digest;
 use crate::domain::ids::{NodeId, RunId, WorkflowName};
 use crate::domain::policy::Policy;
-use crate::domain::retention::Retention;
+use crate::domain::retention::{Keep, Retention};
 use crate::domain::run::RunStatus;
 use crate::domain::workflow::Stage;
 use crate::memory::Embedder;
 use crate::models::Models;
+use crate::models::record::Calls;
 use crate::models::tools::Tools;
 use crate::orchestrator::flow::Gate;
 use crate::orchestrator::journal::Journal;
@@ -63,6 +64,10 @@ pub struct Engine {
     pub policy: Policy,
     /// How long finished runs are kept.
     pub retention: Retention,
+    /// How long it is kept what was said to models.
+    pub calls_kept: Keep,
+    /// Where it is kept.
+    pub calls: Calls,
     /// What templates know as `workspace`.
     pub workspace: Value,
     /// What answers prompts.
@@ -129,12 +134,16 @@ impl Engine {
         let web = Getter::new(&definitions.connectors.http);
         let zone = &definitions.settings.workspace.time_zone;
         let tools = Reading::new(&parts.store, parts.embedder.clone(), web, parts.clock.clone(), zone)?;
+        let secrets = definitions.secrets().into_iter().map(|(_, secret)| secret);
+        let calls = Calls::new(parts.store.clone(), secrets);
         let engine = Self {
             lease: parts.lease,
             store: parts.store,
             journal: parts.journal,
             policy: definitions.policy.clone(),
             retention: definitions.retention(),
+            calls_kept: definitions.settings.calls,
+            calls,
             workspace: serde_json::to_value(&definitions.settings.workspace).unwrap_or_default(),
             models: parts.models,
             connectors: parts.connectors,

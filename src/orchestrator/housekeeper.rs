@@ -9,7 +9,9 @@ use jiff::{SignedDuration, Timestamp};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::task::AbortHandle;
 
+use crate::domain::retention::Keep;
 use crate::orchestrator::engine::Engine;
+use crate::store::calls::CACHE_SIZE;
 use crate::store::{StoreError, partitions};
 
 /// How often it looks: months are made a quarter of a year ahead, and retention counts in days.
@@ -102,12 +104,35 @@ async fn look(engine: &Engine) -> Result<(), StoreError> {
     if store.claim_sweep(store.database_time().await?).await? {
         sweep(engine).await?;
     }
+    forget_calls(engine).await?;
     let (made, dropped) = partitions::look_after(store.config(), store.database_time().await?).await?;
     for month in made {
         tracing::info!(month = %month.partition(), "made a partition for a month of the journal");
     }
     for month in dropped {
         tracing::info!(month = %month.partition(), "dropped an empty month of the journal");
+    }
+    Ok(())
+}
+
+/// What was said to models goes when its time is up, at the same pace; every node may do it, for none waits.
+async fn forget_calls(engine: &Engine) -> Result<(), StoreError> {
+    let store = &engine.store;
+    store.trim_cache(CACHE_SIZE).await?;
+    let Keep::For(span) = engine.calls_kept else { return Ok(()) };
+    let kept = SignedDuration::try_from(span.0).unwrap_or(SignedDuration::MAX);
+    let before = store.database_time().await?.saturating_sub(kept).unwrap_or(Timestamp::MIN);
+    let mut erased = 0;
+    loop {
+        let begun = Instant::now();
+        match store.erase_calls_before(before).await? {
+            0 => break,
+            some => erased += some,
+        }
+        tokio::time::sleep((begun.elapsed() * REST).max(SHORTEST_REST)).await;
+    }
+    if erased > 0 {
+        tracing::info!(erased, "what was said to models in calls whose time is up was removed");
     }
     Ok(())
 }

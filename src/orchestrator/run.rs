@@ -14,7 +14,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 
-use crate::domain::budget::{self, Payer};
+use crate::domain::budget;
 use crate::domain::digest::Digest;
 use crate::domain::event::Parent;
 use crate::domain::ids::{HappeningId, NodeId, StepId};
@@ -441,16 +441,8 @@ impl State {
                 }
                 Task::Agent { step, with, label } => {
                     let definition = self.step(&step)?;
-                    let patience = definition.timeout.0 + agent::GRACE;
-                    let due = agent::Due {
-                        actor: myself.clone(),
-                        run: self.run.id,
-                        payer: Payer::of(&self.run, &self.version, &step, patience),
-                        version: self.version.clone(),
-                        step: definition,
-                        with,
-                        label,
-                    };
+                    let version = self.version.clone();
+                    let due = agent::Due::of(myself.clone(), &self.run, version, definition, with, label);
                     (step, worker::begin(myself, agent::ask(engine, due)).await?)
                 }
                 Task::Read { step, action, label } => {

@@ -39,6 +39,9 @@ pub struct EffectRow {
     pub ended_at: Option<Timestamp>,
 }
 
+const COLUMNS: &str = "id, run_id, step, action, dedupe_key, digest, request, status, response, proposed_at,
+    started_at, ended_at";
+
 impl Store {
     /// The effect that holds a key, if one does.
     ///
@@ -71,13 +74,22 @@ impl Store {
     pub async fn effects(&self, run: RunId) -> Result<Vec<EffectRow>, StoreError> {
         let client = self.client().await?;
         let statement = client
-            .prepare_cached(
-                "select id, run_id, step, action, dedupe_key, digest, request, status, response, proposed_at,
-                    started_at, ended_at
-                 from effects where run_id = $1 order by proposed_at, id",
-            )
+            .prepare_cached(&format!(
+                "select {COLUMNS} from effects where run_id = $1 order by proposed_at, id"
+            ))
             .await?;
         client.query(&statement, &[&run.0]).await?.iter().map(effect_row).collect()
+    }
+
+    /// One effect.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn effect(&self, effect: EffectId) -> Result<Option<EffectRow>, StoreError> {
+        let client = self.client().await?;
+        let sql = format!("select {COLUMNS} from effects where id = $1");
+        let statement = client.prepare_cached(&sql).await?;
+        client.query_opt(&statement, &[&effect.0]).await?.as_ref().map(effect_row).transpose()
     }
 
     /// When an effect was first started: its repetitions carry the same date.

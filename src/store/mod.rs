@@ -7,6 +7,7 @@
 //! - [`events`] is what runs wait for, [`pauses`] what the owner holds, [`breakers`] whom nobody calls;
 //! - [`admission`] is the queue of runs and the slots of concurrency keys;
 //! - [`journal`] is the group commit and what reads it back;
+//! - [`calls`] is what was said to models, and what may serve again;
 //! - [`audit`] holds the invariants against all of it;
 //! - [`partitions`] keeps the journal by month, [`retention`] removes what is past its time;
 //! - [`nodes`] is who may act for which runs, [`wakeup`] the hints between nodes;
@@ -16,6 +17,7 @@
 pub mod admission;
 pub mod audit;
 pub mod breakers;
+pub mod calls;
 pub mod effects;
 pub mod error;
 pub mod events;

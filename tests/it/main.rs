@@ -15,6 +15,8 @@ mod support;
 mod agents;
 mod api;
 mod bad_input;
+mod calls;
+mod canary;
 mod control;
 mod dead_rows;
 mod engine;

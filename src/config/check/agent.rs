@@ -12,10 +12,14 @@ use crate::config::document::Reporter;
 use crate::config::nearest;
 use crate::config::node::Path;
 use crate::domain::action;
+use crate::domain::duration::Span;
 use crate::domain::ids::AgentName;
 use crate::domain::template;
 use crate::domain::tool::Tool;
 use crate::domain::workflow::{Agent, Canned, Class, TURNS, Votes};
+
+/// The longest that an answer may serve again.
+const LONGEST_CACHE: Span = Span::secs(30 * 86_400);
 
 const PROMPT_HINT: &str = "a prompt names `workspace` alone; what an agent is to work on is given to it \
                            by the step's `with` and is never part of its instructions";
@@ -39,6 +43,7 @@ pub(in crate::config) fn resolve(
     let sound = output(report, raw);
     classes(report, raw, sound);
     votes(report, raw, sound);
+    cache(report, raw);
     let prompt = report.document.source[body.clone()].to_owned();
     if prompt.is_empty() {
         let span = report.document.locate(&top.key("agent"));
@@ -74,6 +79,7 @@ pub(in crate::config) fn resolve(
         token_limit: raw.token_limit,
         finalize: raw.finalize.clone(),
         votes: raw.votes.map(|of| Votes { of, by: raw.votes_by.clone() }),
+        cache: raw.cache,
     }
 }
 
@@ -128,6 +134,17 @@ fn votes(report: &mut Reporter<'_>, raw: &RawAgent, sound: bool) {
         let known: Vec<&str> = properties.keys().map(String::as_str).collect();
         let mend = nearest::mend(field, "the fields of the output", &known);
         report.value(&path, format!("the output schema has no `{field}`"), mend);
+    }
+}
+
+fn cache(report: &mut Reporter<'_>, raw: &RawAgent) {
+    let Some(age) = raw.cache else { return };
+    let path = Path::top().key("cache");
+    if age > LONGEST_CACHE {
+        let message = format!("`{age}` is too long: models change, and so does what is right");
+        report.value(&path, message, format!("write at most `{LONGEST_CACHE}`"));
+    } else if age == Span::secs(0) {
+        report.value(&path, "an answer of no age serves nobody", "write `24h`, or take `cache` away");
     }
 }
 

@@ -1,6 +1,7 @@
 //! What an agent's file says of tools, turns, votes and the second pass.
 
 use super::*;
+use crate::domain::duration::Span;
 use crate::domain::tool::Tool;
 use crate::domain::workflow::Votes;
 
@@ -11,7 +12,7 @@ fn with(lines: &str) -> Workspace {
 #[test]
 fn all_of_it_is_part_of_the_version_and_of_its_digest() {
     let plain = Workspace::sound().load().unwrap().0;
-    let full = "tools: [memory.search, calc]\nmax_turns: 3\ntoken_limit: 9000\nfinalize: draft\nvotes: 3\nvotes_by: kind\n";
+    let full = "tools: [memory.search, calc]\nmax_turns: 3\ntoken_limit: 9000\nfinalize: draft\nvotes: 3\nvotes_by: kind\ncache: 24h\n";
     let full = with(full).but(WORKFLOW_FILE, "steps:\n", "sample: 0.05\nsteps:\n").load().unwrap().0;
     let version = &full.workflows[&"hello".into()].version;
     let agent = &version.agents[&"writer".into()];
@@ -21,10 +22,11 @@ fn all_of_it_is_part_of_the_version_and_of_its_digest() {
         (3, Some(9000), Some("draft"))
     );
     assert_eq!(agent.votes, Some(Votes { of: 3, by: Some("kind".into()) }));
+    assert_eq!(agent.cache, Some(Span::secs(86_400)));
     assert_eq!(version.sample, Some(0.05));
     assert_ne!(version.digest(), plain.workflows[&"hello".into()].version.digest());
     let told = serde_json::to_value(plain.workflows[&"hello".into()].version.clone()).unwrap().to_string();
-    for silent in ["tools", "max_turns", "token_limit", "finalize", "votes", "sample"] {
+    for silent in ["tools", "max_turns", "token_limit", "finalize", "votes", "sample", "cache"] {
         assert!(
             !told.contains(&format!("\"{silent}\"")),
             "what is not said leaves older digests as they are: {silent}"
@@ -94,4 +96,26 @@ fn numbers_out_of_range_are_told_with_the_range() {
     }
     let problems = Workspace::sound().but(WORKFLOW_FILE, "steps:\n", "sample: 1.5\nsteps:\n").problems();
     assert_eq!(problems.len(), 1, "{problems:?}");
+}
+
+#[test]
+fn an_answer_serves_for_a_month_at_most() {
+    with("cache: 31d\n").has(
+        "agents/writer.md:4:8",
+        "31d",
+        "`31d` is too long: models change, and so does what is right",
+        "at most `30d`",
+    );
+    with("cache: 0s\n").has(
+        "agents/writer.md:4:8",
+        "0s",
+        "an answer of no age serves nobody",
+        "take `cache` away",
+    );
+    with("cache: a day\n").has(
+        "agents/writer.md:4:8",
+        "a day",
+        "`a day` is not what `cache` takes",
+        "write a duration",
+    );
 }

@@ -49,6 +49,7 @@ impl Story {
             token_limit: None,
             finalize: None,
             votes: None,
+            cache: None,
         };
         let version = Version {
             workflow: "test".into(),

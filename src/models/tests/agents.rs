@@ -31,6 +31,7 @@ async fn asked(told: &Told, models: &Models, agent: &Agent, label: Label) -> Ans
             payer: &Payer::workspace(LIMIT),
             tools: &Shelf,
             witness: told,
+            keeping: None,
         },
     )
     .await
@@ -146,6 +147,7 @@ async fn a_tool_that_never_answers_ends_with_the_steps_time_and_the_rest_of_the_
         payer: &Payer::workspace(LIMIT),
         tools: &Shelf,
         witness: &told,
+        keeping: None,
     };
     let answer = told.ask(&models, ask).await;
     assert!(matches!(answer, Answer::Owner { .. }), "{answer:?}");

@@ -23,8 +23,16 @@ async fn ask_paid_by(models: &Models, exhausted: Exhausted) -> (Vec<ModelCall>, 
 async fn paid_by(models: &Models, payer: &Payer, agent: &Agent, limit: Duration) -> (Vec<ModelCall>, Answer) {
     let told = Told::default();
     let with = json!({"text": "Hello"});
-    let asked =
-        Asked { agent, with: &with, label: Label::System, limit, payer, tools: &Shelf, witness: &told };
+    let asked = Asked {
+        agent,
+        with: &with,
+        label: Label::System,
+        limit,
+        payer,
+        tools: &Shelf,
+        witness: &told,
+        keeping: None,
+    };
     let answer = told.ask(models, asked).await;
     (told.calls(), answer)
 }

@@ -21,6 +21,7 @@ async fn listening(models: &Models) -> (Told, Answer) {
         payer: &Payer::workspace(LIMIT),
         tools: &Shelf,
         witness: &told,
+        keeping: None,
     };
     let answer = told.ask(models, ask).await;
     (told, answer)

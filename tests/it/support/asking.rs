@@ -59,8 +59,9 @@ pub async fn ask(models: &Models, agent: &Agent, with: &Value, label: Label) -> 
     let payer = Payer::workspace(Duration::from_secs(60));
     let outside = Outside(models);
     let (limit, tools, witness) = (PATIENCE, &outside, &outside);
-    let (call, answer) =
-        models.answer(Asked { agent, with, label, limit, payer: &payer, tools, witness }).await;
+    let (call, answer) = models
+        .answer(Asked { agent, with, label, limit, payer: &payer, tools, witness, keeping: None })
+        .await;
     call.iter().for_each(|call| outside.called(call.clone()));
     (call, answer)
 }

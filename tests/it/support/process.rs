@@ -30,8 +30,13 @@ impl Process {
 
     /// Starts `steward up` with these variables in its environment, and waits until it listens.
     pub async fn start_with(workspace: &Path, variables: &[(&str, &str)]) -> Self {
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let log = if std::env::var_os(SHOW_LOG).is_some() { Stdio::inherit() } else { Stdio::null() };
+        Self::start_logged(workspace, variables, log).await
+    }
+
+    /// As [`Process::start_with`]; what it says about itself goes there.
+    pub async fn start_logged(workspace: &Path, variables: &[(&str, &str)], log: Stdio) -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let mut child = Command::new(env!("CARGO_BIN_EXE_steward"))
             .args(["up", "--listen", "127.0.0.1:0", "--workspace"])
             .arg(workspace)
