@@ -291,8 +291,8 @@ fn question(model: &str) -> Request {
         model: model.into(),
         messages: vec![Message::new("user", "Hello".into())],
         max_tokens: 10,
-        output: None,
         lane: "test".into(),
+        ..Request::default()
     }
 }
 
