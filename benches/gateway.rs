@@ -13,9 +13,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 use steward::config::models::Models as Config;
-use futures_util::future::BoxFuture;
 use steward::config::settings::Settings;
 use steward::domain::budget::Payer;
 use steward::domain::event::{ErrorKind, ModelCall, StepError, ToolCall};
@@ -56,7 +56,8 @@ async fn bench() {
     let server = serve().await;
     let folder = tempfile::tempdir().unwrap();
     let database = Server::start(folder.path(), &|_| {}).await.unwrap();
-    let (steward, bare) = (Arc::new(Question::new(server, &database).await), Arc::new(Bare::new(server).await));
+    let (steward, bare) =
+        (Arc::new(Question::new(server, &database).await), Arc::new(Bare::new(server).await));
     // So that connections are open and memory has taken its shape.
     steward.ask().await;
     bare.ask().await;

@@ -119,7 +119,11 @@ impl<'a> Walk<'a> {
         let budget_left = match left {
             Ok(left) => left,
             Err(error) => {
-                return Err(self.untried(&link.model, Kind::Busy, &format!("the ledger does not answer: {error}")));
+                return Err(self.untried(
+                    &link.model,
+                    Kind::Busy,
+                    &format!("the ledger does not answer: {error}"),
+                ));
             }
         };
         let known = Known {

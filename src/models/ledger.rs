@@ -35,8 +35,8 @@ use crate::models::error::{Kind, ModelError};
 use crate::models::gateway::Outcome;
 use crate::models::ledger::desk::Desk;
 use crate::models::price::cost;
-use crate::store::{Store, StoreError};
 use crate::store::spend::writer::Wanted;
+use crate::store::{Store, StoreError};
 
 pub use crate::domain::budget::Payer;
 

@@ -268,7 +268,8 @@ impl Models {
             }
             Err(error) => {
                 tested.outcome = error.to_string();
-                tested.cost_micros = reserved.as_ref().filter(|_| error.billed).map_or(0, |it| it.worst_micros);
+                tested.cost_micros =
+                    reserved.as_ref().filter(|_| error.billed).map_or(0, |it| it.worst_micros);
             }
         }
         if let Some(reserved) = reserved {

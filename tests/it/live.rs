@@ -16,8 +16,8 @@ use steward::domain::label::Label;
 use steward::domain::plan::Answer;
 use steward::domain::workflow::Agent;
 
-use crate::support::{asking, database};
 use crate::support::model_server::{ModelServer, says};
+use crate::support::{asking, database};
 
 const EMAIL: &str = "Hello, we are a small bakery in Bergen and need a new website with a shop before \
                      Easter. Our budget is about 4,000 EUR. Could you start in February? Ingrid";

@@ -6,7 +6,7 @@ use super::*;
 use crate::domain::budget::book::{Book, Held};
 use crate::domain::budget::{Budget, Exhausted};
 
-const TODAY: &str = "workspace/day/2026-11-25";
+pub(super) const TODAY: &str = "workspace/day/2026-11-25";
 
 /// Models whose ledger allows so much a day, and the ledger's book.
 async fn under(setup: Setup, chain: &[&str], per_day: Option<i64>) -> (Models, Arc<Mutex<Book>>) {
