@@ -209,7 +209,9 @@ impl Walk<'_> {
             failpoint::hit(failpoint::MODEL_RESERVED);
         }
         let mut call = target.gateway.call(request.clone()).instrument(span.clone()).await;
-        if let Ok(reply) = &mut call.result {
+        if let Ok(reply) = &mut call.result
+            && reply.error.is_none()
+        {
             estimate::complete(reply, request, target.remote);
         }
         if reservation.is_some() {

@@ -101,7 +101,7 @@ impl Walk<'_> {
 
     /// The agent's question to a model: its prompt, which knows the workspace alone, and its input and the
     /// draft, framed as data.
-    fn question(&self, target: &Target<'_>, draft: Option<&Given>) -> Result<Request, ModelError> {
+    pub(crate) fn question(&self, target: &Target<'_>, draft: Option<&Given>) -> Result<Request, ModelError> {
         let known = json!({"workspace": self.models.workspace});
         let prompt = Scope::new(&known, |_| Label::Owner)
             .text(&self.agent.prompt)

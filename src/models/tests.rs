@@ -16,6 +16,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use self::server::{Line, Server};
+use self::support::{Shelf, Told};
 use crate::config::models::{Models as Config, Provider};
 use crate::domain::budget::{Limits, Payer};
 use crate::domain::duration::Span;

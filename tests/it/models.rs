@@ -11,7 +11,7 @@ use steward::domain::workflow::Agent;
 use steward::models::Models;
 
 use crate::support::model_server::{ModelServer, fails, says};
-use crate::support::{App, PATIENCE, app_with, asking, database, example_email};
+use crate::support::{App, app_with, asking, database, example_email};
 
 const GOOD: &str = r#"{"class": "lead"}"#;
 

@@ -11,10 +11,12 @@ use futures_util::future::join_all;
 use serde_json::json;
 
 use super::server::{Line, Server};
-use super::{GOOD, Setup, ask, lead, outline};
+use super::{GOOD, Setup, ask, lead, money, outline};
 use crate::config::models::Provider;
 use crate::config::secret::Secret;
+use crate::domain::budget::Limits;
 use crate::models::headers::Told;
+use crate::models::ledger::Ledger;
 use crate::models::openai::{Credentials, Endpoint};
 use crate::models::wire::{Message, Request};
 use crate::time::wall;
@@ -248,7 +250,9 @@ impl Row {
         let two = Server::with(vec![Line::says(GOOD)]).await;
         let timeout = self.timeout.parse().unwrap();
         let setup = Setup::new(&[&url, &two.url]).provider("one", |one| one.timeout = timeout);
-        let models = setup.start(&["one", "two"]).await;
+        let limits = Limits { per_day: Some(10_000), per_month: None };
+        let (ledger, book) = Ledger::in_memory(limits);
+        let models = setup.paid_by(ledger.clone(), &[("draft", &["one", "two"])]).await;
         let (calls, answer) = ask(&models).await;
         assert_eq!(outline(&calls), self.told, "{name}");
         assert_eq!(answer, lead(), "{name}");
@@ -258,11 +262,16 @@ impl Row {
         let one = &survey.providers[0];
         let breaker = if one.state == "ready" { Closed } else { Lasting };
         assert_eq!((breaker, one.needs_owner), (self.breaker, self.breaker == Lasting), "{name}: {one:?}");
-        // Tokens and money: nothing for what was not answered, never less than nothing.
+        // What was answered costs; what was not costs nothing, or all that was set aside, for the provider may
+        // bill it. Once the journal has settled it, the ledger holds the sum and nothing else.
         for call in &calls {
-            let answered = call.input_tokens > 0;
-            assert_eq!(call.cost_micros > 0, answered, "{name}: {call:?}");
+            assert!(call.input_tokens == 0 || call.cost_micros > 0, "{name}: {call:?}");
+            call.reservation.iter().for_each(|id| ledger.settle(*id, call.cost_micros));
         }
+        ledger.stop().await;
+        let held = book.lock().unwrap().held(money::TODAY);
+        let cost = calls.iter().map(|call| call.cost_micros).sum::<i64>();
+        assert_eq!((held.reserved, held.settled), (0, cost), "{name}: {calls:?}");
     }
 }
 

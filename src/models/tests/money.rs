@@ -6,7 +6,7 @@ use super::*;
 use crate::domain::budget::book::{Book, Held};
 use crate::domain::budget::{Budget, Exhausted};
 
-const TODAY: &str = "workspace/day/2026-11-25";
+pub(super) const TODAY: &str = "workspace/day/2026-11-25";
 
 /// Models whose ledger allows so much a day, and the ledger's book.
 async fn under(setup: Setup, chain: &[&str], per_day: Option<i64>) -> (Models, Arc<Mutex<Book>>) {
@@ -59,10 +59,10 @@ async fn an_answer_that_may_be_billed_costs_the_worst_and_a_refusal_nothing() {
     let no_usage = json!({"choices": [{"message": {"content": GOOD}}]}).to_string();
     for (line, is_billed) in [
         (Line::Raw(cut.into()), true),
-        (Line::Http(200, "", no_usage), true),
+        (Line::Http(200, String::new(), no_usage), true),
         (Line::status(400), false),
         (Line::status(401), false),
-        (Line::Http(200, "", json!({"error": {"message": "x", "code": 400}}).to_string()), false),
+        (Line::Http(200, String::new(), json!({"error": {"message": "x", "code": 400}}).to_string()), false),
     ] {
         let server = Server::with(vec![line]).await;
         let (models, book) = under(Setup::new(&[&server.url]), &["one"], None).await;

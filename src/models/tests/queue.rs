@@ -7,11 +7,14 @@ use serde_json::json;
 use tokio::sync::Notify;
 
 use super::server::{Line, Server};
+use super::support::{Shelf, Told};
 use super::{GOOD, LIMIT, Setup, agent, ask, ask_as, lead, outline};
 use crate::config::models::Provider;
+use crate::domain::budget::Payer;
 use crate::domain::label::Label;
 use crate::domain::tier::Link;
-use crate::models::{Models, Walk};
+use crate::models::ask::Target;
+use crate::models::{Asked, Models, Walk};
 
 fn said(text: &str) -> String {
     json!({"choices": [{"message": {"content": text}}]}).to_string()
@@ -193,9 +196,13 @@ async fn a_budget_can_rely_on_the_worst_case() {
     let server = Server::with(vec![]).await;
     let models = Setup::new(&[&server.url]).start(&["one"]).await;
     let (agent, with) = (agent(json!({})), json!({"text": "Hello ".repeat(100)}));
-    let mut walk = Walk::new(&models.0, &agent, &with, Label::Owner, LIMIT, &|_| {});
+    let (told, payer) = (Told::default(), Payer::workspace(LIMIT));
+    let (label, limit, tools) = (Label::Owner, LIMIT, &Shelf);
+    let asked = Asked { agent: &agent, with: &with, label, limit, payer: &payer, tools, witness: &told };
+    let walk = Walk::new(&models.0, asked);
     let remote = &models.0.remotes["one"];
-    let request = walk.question(remote).unwrap();
+    let gateway = remote.gateway.as_ref().unwrap();
+    let request = walk.question(&Target { name: "one", remote, gateway, part: None }, None).unwrap();
     let body = request.body(remote.dialect).to_string().len();
     let worst = crate::models::estimate::worst(&request, remote);
     // 0.15 for a million read, 0.60 for a million written; a token is a byte at most.
