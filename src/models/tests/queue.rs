@@ -198,7 +198,16 @@ async fn a_budget_can_rely_on_the_worst_case() {
     let (agent, with) = (agent(json!({})), json!({"text": "Hello ".repeat(100)}));
     let (told, payer) = (Told::default(), Payer::workspace(LIMIT));
     let (label, limit, tools) = (Label::Owner, LIMIT, &Shelf);
-    let asked = Asked { agent: &agent, with: &with, label, limit, payer: &payer, tools, witness: &told };
+    let asked = Asked {
+        agent: &agent,
+        with: &with,
+        label,
+        limit,
+        payer: &payer,
+        tools,
+        witness: &told,
+        keeping: None,
+    };
     let walk = Walk::new(&models.0, asked);
     let remote = &models.0.remotes["one"];
     let gateway = remote.gateway.as_ref().unwrap();

@@ -82,7 +82,8 @@ pub(super) const RESERVE: &str = "
 /// Ends calls that no run journals.
 pub(super) const END: &str = "
     update spend_entries e
-    set status = q.status, settled_micros = greatest(q.cost, 0), rolled = false, ended_at = now()
+    set status = q.status, rolled = false, ended_at = now(),
+        settled_micros = case when q.status = 'settled' then greatest(q.cost, 0) end
     from unnest($1::uuid[], $2::text[], $3::int8[]) as q (id, status, cost)
     where e.id = any($1::uuid[]) and e.id = q.id and (e.status = 'reserved' or e.status = 'assumed' and q.status = 'settled')";
 
