@@ -153,7 +153,7 @@ async fn a_model_that_never_answers_falls_back_to_the_owner() {
     let app = app_with(|workspace| {
         let models = format!(
             "providers:\n  mute: {{ base_url: \"http://{address}/v1\", timeout: 60s }}\n\
-             models:\n  mute-1: {{ provider: mute, id: m }}\n\
+             models:\n  mute-1: {{ provider: mute, id: m, price: {{ input: 0.00 USD, output: 0.00 USD }} }}\n\
              tiers:\n  local: [encoder, owner]\n  draft: [mute-1, owner]\n  final: [mute-1, owner]\n"
         );
         std::fs::write(workspace.join("config/models.yaml"), models).unwrap();
