@@ -388,6 +388,7 @@ fn ten_steps() -> Version {
         deadline: None,
         output: None,
         flow: Default::default(),
+        budget: Default::default(),
         sample: None,
     }
 }

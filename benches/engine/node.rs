@@ -102,6 +102,7 @@ pub(crate) fn ten_steps() -> Version {
         deadline: None,
         output: None,
         flow: Default::default(),
+        budget: Default::default(),
         sample: None,
     }
 }

@@ -43,13 +43,13 @@ fn somebody(n: u128) -> Payer {
     let run = RunId(Uuid::from_u128(n));
     Payer {
         run: Some(run),
-        workflow: Some(if n % 2 == 0 { "even".into() } else { "odd".into() }),
+        workflow: Some(if n.is_multiple_of(2) { "even".into() } else { "odd".into() }),
         step: Some("write".into()),
         attempt: 1,
         runs: vec![RunLimit { run, limit: Some(3_000) }],
         budget: Budget {
             per_day: Some(6_000),
-            per_month: (n % 2 == 0).then_some(5_000),
+            per_month: (n.is_multiple_of(2)).then_some(5_000),
             ..Budget::default()
         },
         ..anybody()

@@ -174,7 +174,7 @@ mod tests {
                     }
                     Do::End { .. } => {}
                 }
-                for n in 0..4 {
+                for (n, limit) in LIMITS.into_iter().enumerate() {
                     let held = book.held(&n.to_string());
                     let mine = || calls.iter().filter(|call| call.1[n]);
                     let reserved: i64 = mine().filter(|call| call.3.is_none()).map(|call| call.2).sum();
@@ -186,7 +186,7 @@ mod tests {
                     let settled: i64 = mine().map(cost).sum();
                     let overrun: i64 = mine().map(|call| (cost(call) - call.2).max(0)).sum();
                     prop_assert_eq!(held, Held { reserved, settled, overrun });
-                    if let Some(limit) = LIMITS[n] {
+                    if let Some(limit) = limit {
                         prop_assert!(reserved + settled - overrun <= limit, "{held:?} in {n}");
                     }
                 }

@@ -29,7 +29,10 @@ const KNOWN: usize = 20_000;
 const CONNECT: Duration = Duration::from_secs(5);
 
 /// An ask and who waits for it.
-type Waiting = (Box<Wanted>, oneshot::Sender<Result<(), NoMoney>>);
+type Waiting = (Box<Wanted>, Answer);
+
+/// Where the answer goes.
+type Answer = oneshot::Sender<Result<(), NoMoney>>;
 
 pub(super) struct Desk {
     config: Config,
@@ -180,7 +183,7 @@ impl Desk {
         Ok(())
     }
 
-    async fn refuse(&mut self, short: Vec<(String, Shortage, oneshot::Sender<Result<(), NoMoney>>)>) {
+    async fn refuse(&mut self, short: Vec<(String, Shortage, Answer)>) {
         let new = short.iter().filter(|(account, ..)| !self.told.contains(account));
         let new: Vec<(String, Shortage)> =
             new.map(|(account, short, _)| (account.clone(), short.clone())).collect();
