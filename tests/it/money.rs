@@ -49,7 +49,7 @@ fn somebody(n: u128) -> Payer {
         runs: vec![RunLimit { run, limit: Some(3_000) }],
         budget: Budget {
             per_day: Some(6_000),
-            per_month: (n.is_multiple_of(2)).then_some(5_000),
+            per_month: n.is_multiple_of(2).then_some(5_000),
             ..Budget::default()
         },
         ..anybody()

@@ -69,7 +69,7 @@ pub(super) struct State {
     pub(super) limits: Limits,
     /// By the model's name at the provider.
     pub(super) models: HashMap<String, Limits>,
-    /// When the next [`Message::Ready`] comes.
+    /// When the next `Message::Ready` comes.
     pub(super) wake: Option<Instant>,
     pub(super) breaker: Breaker,
     /// What opened the breaker lasts until the owner acts.
