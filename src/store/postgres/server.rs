@@ -45,7 +45,7 @@ const QUOTED_LINES: usize = 12;
 /// Written once into a new cluster's `postgresql.conf`, where the owner may change it.
 const FIRST_SETTINGS: &str = "
 # Steward's defaults for a private server on a small machine; yours to change.
-max_connections = 50
+max_connections = 100
 jit = off
 log_checkpoints = off
 # After a checkpoint the first change of a page writes the whole page: compress those, and write fewer.
