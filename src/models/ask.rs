@@ -16,7 +16,7 @@ use crate::models::chain::{Given, Walk, millis, outcome};
 use crate::models::error::{Kind, ModelError};
 use crate::models::estimate;
 use crate::models::gateway::{Gateway, Outcome};
-use crate::models::ledger::{Ask, Reservation, charge};
+use crate::models::ledger::{Reservation, charge};
 use crate::models::schema::extract_json;
 use crate::models::wire::{Choice, Reply, Request};
 use crate::models::{Remote, error::clipped, otel};
@@ -221,27 +221,15 @@ impl Walk<'_> {
         Ok((call, paid))
     }
 
-    /// Sets aside what the call may cost at most; nothing for a model that is free.
     async fn reserve(
         &self,
         target: &Target<'_>,
         request: &Request,
     ) -> Result<Option<Reservation>, ModelError> {
-        let Some(price) = &target.remote.price else {
-            return Err(no_price(target.name, self.models.ledger.currency()));
-        };
-        if price.input.micros == 0 && price.output.micros == 0 {
-            return Ok(None);
-        }
-        let payer = self.asked.payer.clone();
-        let ask = Ask {
-            payer,
-            model: target.name.to_owned(),
-            worst_micros: estimate::worst(request, target.remote),
-        };
-        let reservation = self.models.ledger.reserve(ask).await?;
-        self.at_stake.lock().unwrap_or_else(PoisonError::into_inner).push(reservation.clone());
-        Ok(Some(reservation))
+        let ledger = &self.models.ledger;
+        let reservation = ledger.set_aside(self.asked.payer, target.name, target.remote, request).await?;
+        self.at_stake.lock().unwrap_or_else(PoisonError::into_inner).extend(reservation.clone());
+        Ok(reservation)
     }
 
     /// What the call is charged; a reservation whose call surely never left is given back.
@@ -290,17 +278,6 @@ impl Walk<'_> {
 struct Paid {
     reservation: ReservationId,
     cost_micros: i64,
-}
-
-/// Without a price nobody can say what a call costs at most, so it is not made.
-fn no_price(name: &str, currency: &str) -> ModelError {
-    let line = format!("price: {{ input: 0.00 {currency}, output: 0.00 {currency} }}");
-    ModelError::new(
-        Kind::Inapplicable,
-        format!(
-            "it has no price; add `{line}` to `{name}` in config/models.yaml, with what a million tokens cost"
-        ),
-    )
 }
 
 /// Why the question does not fit the model: some servers would cut it off without a word.

@@ -31,10 +31,13 @@ use crate::config::settings::Settings;
 use crate::domain::budget::book::End;
 use crate::domain::budget::{DEAREST, Day, Limits, Shortage};
 use crate::domain::ids::ReservationId;
+use crate::models::Remote;
 use crate::models::error::{Kind, ModelError};
+use crate::models::estimate::worst;
 use crate::models::gateway::Outcome;
 use crate::models::ledger::desk::Desk;
 use crate::models::price::cost;
+use crate::models::wire::Request;
 use crate::store::spend::writer::Wanted;
 use crate::store::{Store, StoreError};
 
@@ -197,6 +200,26 @@ impl Ledger {
         Ok(left.min())
     }
 
+    /// Sets aside what a call of a model may cost at most; nothing for one that is free.
+    ///
+    /// # Errors
+    /// That the model has no price, with the line to add; or see [`NoMoney`].
+    pub(super) async fn set_aside(
+        &self,
+        payer: &Payer,
+        name: &str,
+        remote: &Remote,
+        request: &Request,
+    ) -> Result<Option<Reservation>, ModelError> {
+        let Some(price) = &remote.price else { return Err(no_price(name, self.currency())) };
+        if price.input.micros == 0 && price.output.micros == 0 {
+            return Ok(None);
+        }
+        let worst_micros = worst(request, remote);
+        let ask = Ask { payer: payer.clone(), model: name.to_owned(), worst_micros };
+        Ok(Some(self.reserve(ask).await?))
+    }
+
     /// The call was surely never sent: nothing was spent. Returns at once, written soon after.
     pub fn release(&self, id: ReservationId) {
         self.end(id, End::Released);
@@ -240,6 +263,17 @@ impl Drop for Waiting<'_> {
             self.ledger.release(id);
         }
     }
+}
+
+/// Without a price nobody can say what a call costs at most, so it is not made.
+fn no_price(name: &str, currency: &str) -> ModelError {
+    let line = format!("price: {{ input: 0.00 {currency}, output: 0.00 {currency} }}");
+    ModelError::new(
+        Kind::Inapplicable,
+        format!(
+            "it has no price; add `{line}` to `{name}` in config/models.yaml, with what a million tokens cost"
+        ),
+    )
 }
 
 /// What a call is charged that went to the gateway; `None` when it surely never left: then its reservation

@@ -10,9 +10,9 @@ use serde::Serialize;
 use crate::config::models::{Price, Tokenizer};
 use crate::domain::budget::Payer;
 use crate::models::error::clipped;
-use crate::models::ledger::Ask;
+use crate::models::ledger::charge;
 use crate::models::wire::{Message, Request};
-use crate::models::{Models, Remote, Standing, chain, estimate, price};
+use crate::models::{Models, Remote, Standing, chain, estimate};
 use crate::store::StoreError;
 
 /// The lane of what the owner asks.
@@ -238,42 +238,39 @@ impl Models {
             ..Request::default()
         };
         // A call outside of runs: the workspace pays. One that nobody settles is taken for spent in its time.
-        let ask = Ask {
-            payer: Payer::workspace(PATIENCE),
-            model: name.to_owned(),
-            worst_micros: estimate::worst(&request, remote),
+        let ledger = &self.0.ledger;
+        let reserved = match ledger.set_aside(&Payer::workspace(PATIENCE), name, remote, &request).await {
+            Ok(reserved) => reserved,
+            Err(refusal) => return Tested { outcome: refusal.to_string(), ..tested },
         };
-        let reserved = match ask.worst_micros {
-            0 => None,
-            _ => match self.0.ledger.reserve(ask).await {
-                Ok(reserved) => Some(reserved),
-                Err(refusal) => return Tested { outcome: refusal.to_string(), ..tested },
-            },
-        };
-        let Ok(call) = tokio::time::timeout(PATIENCE, gateway.probe(request.clone())).await else {
+        let Ok(mut call) = tokio::time::timeout(PATIENCE, gateway.probe(request.clone())).await else {
             return Tested { outcome: format!("no answer within {} s", PATIENCE.as_secs()), ..tested };
         };
         tested.millis = chain::millis(call.took);
+        if let Ok(reply) = &mut call.result
+            && reply.error.is_none()
+        {
+            estimate::complete(reply, &request, remote);
+        }
+        if let (Some(reserved), Some(price)) = (reserved, &remote.price) {
+            let cost = charge(&call, price, &reserved);
+            match cost {
+                Some(cost) => ledger.settle(reserved.id, cost),
+                None => ledger.release(reserved.id),
+            }
+            tested.cost_micros = cost.unwrap_or(0);
+        }
         match call.result {
-            Ok(mut reply) => {
-                estimate::complete(&mut reply, &request, remote);
+            Ok(reply) => {
                 let usage = reply.usage();
                 tested.answered_by = reply.model.as_deref().map(|model| clipped(model, 100));
                 (tested.input_tokens, tested.output_tokens) = (usage.read, usage.written);
-                tested.cost_micros = remote.price.as_ref().map_or(0, |price| price::cost(price, &usage));
                 // One token is too few for an answer; that one came is enough.
                 tested.ok = reply.error.is_none() && reply.refusal.is_none();
                 let error = || reply.answer().err().map_or_else(String::new, |error| error.to_string());
                 tested.outcome = if tested.ok { "ok".to_owned() } else { error() };
             }
-            Err(error) => {
-                tested.outcome = error.to_string();
-                tested.cost_micros =
-                    reserved.as_ref().filter(|_| error.billed).map_or(0, |it| it.worst_micros);
-            }
-        }
-        if let Some(reserved) = reserved {
-            self.0.ledger.settle(reserved.id, tested.cost_micros);
+            Err(error) => tested.outcome = error.to_string(),
         }
         tested
     }

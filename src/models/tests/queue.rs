@@ -218,3 +218,14 @@ async fn a_budget_can_rely_on_the_worst_case() {
     let most = (body + 256) * 15 / 100 + 200 * 60 / 100;
     assert!(worst >= i64::try_from(most).unwrap(), "{worst} {most}");
 }
+
+#[tokio::test]
+async fn a_test_of_a_model_without_a_price_says_what_to_add_and_asks_nobody() {
+    let server = Server::with(vec![]).await;
+    let mut setup = Setup::new(&[&server.url]);
+    setup.config.models.get_mut("one").unwrap().price = None;
+    let models = setup.start(&["one"]).await;
+    let tested = models.test(None).await;
+    assert!(!tested[0].ok && tested[0].outcome.contains("add `price: { input:"), "{tested:?}");
+    assert!(server.asked().is_empty());
+}
