@@ -66,9 +66,8 @@ const FORGOTTEN: &str = "set idle_in_transaction_session_timeout = '60s'";
 /// Connections that cannot write: as many as one agent's tools use at once.
 const READERS: usize = 4;
 
-/// [`FORGOTTEN`], and nothing is written.
-const READ_ONLY: &str =
-    "set idle_in_transaction_session_timeout = '60s'; set default_transaction_read_only = on";
+/// Nothing is written.
+const READ_ONLY: &str = "set default_transaction_read_only = on";
 
 /// The way into the database.
 #[derive(Clone)]
@@ -93,7 +92,7 @@ impl Store {
     /// # Errors
     /// When the pool cannot be built.
     pub fn read_only(&self) -> Result<Self, StoreError> {
-        Self::with(self.config.clone(), READERS, READ_ONLY)
+        Self::with(self.config.clone(), READERS, &format!("{FORGOTTEN}; {READ_ONLY}"))
     }
 
     /// Every connection begins with `settings`.

@@ -1,8 +1,6 @@
 //! Every call of a model can be explained, from the effect back to the word; an answer serves again only
 //! where it may; and what was said goes when its time is up.
 
-use std::path::Path;
-
 use axum::body::Body;
 use axum::response::IntoResponse;
 use jiff::SignedDuration;
@@ -16,6 +14,7 @@ use steward::store::Store;
 use steward::store::calls::{Body as Kept, NewCall};
 use uuid::Uuid;
 
+use crate::agents::{WORKFLOW, write};
 use crate::retention::Past;
 use crate::support::model_server::{ModelServer, says};
 use crate::support::{App, app_with, database, eventually};
@@ -31,25 +30,6 @@ output:
 ---
 You answer questions for {{ workspace.owner }}.
 ";
-
-const WORKFLOW: &str = "\
-workflow: ask
-title: A question
-input: { type: object, required: [text], properties: { text: { type: string } } }
-steps:
-  - id: think
-    agent: helper
-    with: { text: \"{{ input.text }}\" }
-  - id: keep
-    action: records.put
-    with: { kind: answer, key: it, data: \"{{ steps.think.output.answer }}\" }
-";
-
-fn write(workspace: &Path, model: &ModelServer, workflow: &str, agent: &str) {
-    std::fs::write(workspace.join("config/models.yaml"), model.models_yaml()).unwrap();
-    std::fs::write(workspace.join("config/workflows/ask.yaml"), workflow).unwrap();
-    std::fs::write(workspace.join("agents/helper.md"), agent).unwrap();
-}
 
 async fn open(app: &App, text: &str, label: &str) -> String {
     let opened = json!({"workflow": "ask", "input": {"text": text}, "label": label});

@@ -13,6 +13,7 @@ use steward::config::template;
 use steward::store::audit::Canary;
 use tokio::process::Command;
 
+use crate::agents::WORKFLOW;
 use crate::support::process::Process;
 use crate::support::{database, eventually};
 
@@ -36,19 +37,6 @@ tier: draft
 output: { type: object, required: [answer], properties: { answer: { type: string } } }
 ---
 You answer.
-";
-
-const WORKFLOW: &str = "\
-workflow: ask
-title: A question
-input: { type: object, required: [text], properties: { text: { type: string } } }
-steps:
-  - id: think
-    agent: helper
-    with: { text: \"{{ input.text }}\" }
-  - id: keep
-    action: records.put
-    with: { kind: answer, key: it, data: \"{{ steps.think.output.answer }}\" }
 ";
 
 #[tokio::test]
