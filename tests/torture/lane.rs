@@ -419,8 +419,7 @@ impl Lane {
             format!("{:?}{run} {}", violation.invariant, violation.what)
         }));
         wrong.extend(parked(&self.config).await?);
-        let told =
-            self.village.get("/api/v1/audit/verify").await.context("nobody answers the last question")?;
+        let told = self.village.verify().await.context("nobody answers the last question")?;
         if told["broken"] != 0 {
             wrong.push(format!("the service's own check: {told}"));
         }
