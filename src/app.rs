@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! definitions → address → lock → database → schema → lease → journal → ledger → models, connectors → engine
-//!      → door → intake, schedules → listener                                  (stop: the same way back)
+//!      → door → intake, schedules, courier → listener                            (stop: the same way back)
 //! ```
 
 pub mod presence;
@@ -36,6 +36,8 @@ use crate::orchestrator::door::Door;
 use crate::orchestrator::engine::{Engine, Parts};
 use crate::orchestrator::journal::Journal;
 use crate::orchestrator::lease::{LEASE, Lease};
+use crate::reviews::channel::Channel;
+use crate::reviews::courier::Courier;
 use crate::store::postgres::Server;
 use crate::store::{Store, migrate};
 use crate::telemetry;
@@ -81,6 +83,7 @@ pub struct Service {
     announcement: Announcement,
     intake: ActorRef<files::Msg>,
     schedules: ActorRef<schedule::Msg>,
+    courier: Courier,
     stop_listening: oneshot::Sender<()>,
     listening: Shared<BoxFuture<'static, ()>>,
     server: Option<Server>,
@@ -146,6 +149,13 @@ impl Service {
         let (intake, _) = Actor::spawn(None, intake, ()).await?;
         schedule::register(&door, &definitions).await?;
         let (schedules, _) = Actor::spawn(None, Schedules { door: door.clone() }, ()).await?;
+        let channels = ways_to_the_owner(&definitions);
+        let courier = Courier::start(
+            door.engine().clone(),
+            definitions.channels.clone(),
+            definitions.settings.zone(),
+            channels,
+        );
 
         let token = token(&state)?;
         let announcement = Announcement::make(&state, door.engine().node(), &format!("http://{address}"))?;
@@ -167,6 +177,7 @@ impl Service {
             announcement,
             intake,
             schedules,
+            courier,
             stop_listening,
             listening,
             server,
@@ -214,6 +225,7 @@ impl Service {
         }
         // A look under way goes on until the door is shut; its rows stay where they are then.
         self.schedules.stop(None);
+        self.courier.stop().await;
         if let Err(error) = self.intake.stop_and_wait(None, Some(last_requests)).await {
             tracing::warn!(%error, "the inbox folder was still being looked at");
         }
@@ -254,6 +266,11 @@ pub async fn asked_to_stop() {
         _ = interrupt => {}
         () = terminate => {}
     }
+}
+
+/// The channels of `config/channels.yaml`.
+fn ways_to_the_owner(_definitions: &Definitions) -> Vec<Arc<dyn Channel>> {
+    Vec::new()
 }
 
 fn workspace_value(definitions: &Definitions) -> serde_json::Value {

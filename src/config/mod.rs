@@ -1,7 +1,7 @@
 //! A workspace's files: load, validate, explain.
 //!
 //! - [`workspace`]: all of them together: [`workspace::Definitions::load`] is the way in;
-//! - [`settings`], [`models`], [`connectors`], [`policy`], [`workflow`], [`agent`]: one struct per
+//! - [`settings`], [`models`], [`connectors`], [`channels`], [`policy`], [`workflow`], [`agent`]: one struct per
 //!   file, each field says what it is;
 //! - [`document`] with [`node`]: YAML that remembers where everything stands; [`structure`]: its shape;
 //!   `check`: its meaning; [`problem`]: what the owner is told;
@@ -9,6 +9,7 @@
 //! - [`secret`]: values that never appear in a log.
 
 pub mod agent;
+pub mod channels;
 mod check;
 pub mod connectors;
 pub mod document;

@@ -4,6 +4,7 @@
 use schemars::JsonSchema;
 
 use crate::config::agent::RawAgent;
+use crate::config::channels::Channels;
 use crate::config::connectors::Connectors;
 use crate::config::models::Models;
 use crate::config::policy::Policy;
@@ -16,6 +17,7 @@ use crate::config::workflow::RawWorkflow;
 pub fn schemas() -> Vec<(&'static str, String)> {
     vec![
         ("agent.json", pretty::<RawAgent>()),
+        ("channels.json", pretty::<Channels>()),
         ("connectors.json", pretty::<Connectors>()),
         ("models.json", pretty::<Models>()),
         ("policy.json", pretty::<Policy>()),

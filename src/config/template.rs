@@ -18,6 +18,7 @@ pub const FILES: &[(&str, &str)] = files![
     "agents/router.md",
     "agents/support-answer.md",
     "agents/support-router.md",
+    "config/channels.yaml",
     "config/connectors.yaml",
     "config/models.yaml",
     "config/policy.yaml",

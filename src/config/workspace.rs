@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::config::agent::{self, RawAgent};
+use crate::config::channels::Channels;
 use crate::config::check::{self, Names};
 use crate::config::connectors::Connectors;
 use crate::config::document::{Document, Reporter};
@@ -33,7 +34,7 @@ use crate::domain::workflow::{StepKind, Version};
 const MAX_FILE: u64 = 1024 * 1024;
 
 /// The files of `config/`, besides `workflows/` and `schemas/`.
-const CONFIG: [&str; 4] = ["connectors.yaml", "models.yaml", "policy.yaml", "settings.yaml"];
+const CONFIG: [&str; 5] = ["channels.yaml", "connectors.yaml", "models.yaml", "policy.yaml", "settings.yaml"];
 
 /// Everything the owner defined, checked and resolved.
 #[derive(Clone, Debug)]
@@ -44,6 +45,8 @@ pub struct Definitions {
     pub models: Models,
     /// How effects leave the house.
     pub connectors: Connectors,
+    /// How the owner is reached.
+    pub channels: Channels,
     /// The owner's rules.
     pub policy: policy::Policy,
     /// The workflows, each with the agents it uses.
@@ -116,7 +119,7 @@ impl Definitions {
             Trigger::Webhook { secret, .. } => Some(secret),
             _ => None,
         });
-        let named = providers.chain(smtp).chain(hooks);
+        let named = providers.chain(smtp).chain(hooks).chain(self.channels.secrets());
         let named = named.filter_map(|named| Some((named.place(), named.resolve()?)));
         let database = self.settings.database.iter().filter_map(|database| password(&database.url));
         named.chain(database).collect()
@@ -160,6 +163,7 @@ impl Loader<'_> {
         let settings = self.required::<Settings>("config/settings.yaml", "the settings file");
         let models = self.required::<Models>("config/models.yaml", "the models file");
         let connectors = self.optional::<Connectors>("config/connectors.yaml", "the connectors file");
+        let channels = self.optional::<Channels>("config/channels.yaml", "the channels file");
         let policy = self.optional::<Policy>("config/policy.yaml", "the policy file");
         if let Some(Read { document, raw }) = &settings {
             check::settings::settings(&mut self.report(document), raw);
@@ -170,6 +174,9 @@ impl Loader<'_> {
         }
         if let Some(Read { document, raw }) = &connectors {
             check::settings::connectors(&mut self.report(document), raw);
+        }
+        if let Some(Read { document, raw }) = &channels {
+            check::channels::channels(&mut self.report(document), raw);
         }
         if let Some(Read { document, raw }) = &policy {
             check::settings::policy(&mut self.report(document), raw);
@@ -190,6 +197,7 @@ impl Loader<'_> {
             settings: settings?.raw,
             models: models?.raw,
             connectors: connectors.map(|read| read.raw).unwrap_or_default(),
+            channels: channels.map(|read| read.raw).unwrap_or_default(),
             policy: policy.map(|read| read.raw.resolve()).unwrap_or_default(),
             workflows: workflows.into_iter().map(definition).collect(),
         })

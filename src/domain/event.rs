@@ -13,6 +13,7 @@ use crate::domain::ids::{
 };
 use crate::domain::label::Label;
 use crate::domain::policy::Decision;
+use crate::domain::risk::Risk;
 pub use crate::domain::tool::ToolCall;
 
 /// One thing that happened in a run. `kind` is the journal's column, `data` the rest.
@@ -320,6 +321,9 @@ pub struct Question {
     /// JSON Schema of the answer, if one is wanted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub form: Option<Value>,
+    /// How much hangs on it.
+    #[serde(default)]
+    pub risk: Risk,
     /// When the question expires. A time-out never means yes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub due_at: Option<jiff::Timestamp>,

@@ -49,6 +49,14 @@ uuid_id!(
     ReviewId
 );
 uuid_id!(
+    /// One thing the owner should know.
+    NoticeId
+);
+uuid_id!(
+    /// One message to the owner.
+    MessageId
+);
+uuid_id!(
     /// One start of the process.
     NodeId
 );

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use jiff::Timestamp;
 use ractor::ActorRef;
 use serde_json::Value;
-use tokio::sync::broadcast;
+use tokio::sync::{Notify, broadcast};
 use uuid::{ContextV7, Uuid};
 
 use crate::config::workspace::Definitions;
@@ -31,6 +31,7 @@ use crate::orchestrator::supervisor;
 use crate::orchestrator::tools::Reading;
 use crate::orchestrator::wakeup::Wakeups;
 use crate::store::journal::seal::whole_microseconds;
+use crate::store::notices::News;
 use crate::store::pauses::Pauses;
 use crate::store::workflows::VersionRow;
 use crate::store::{Store, StoreError};
@@ -82,6 +83,8 @@ pub struct Engine {
     pub embedder: Arc<dyn Embedder>,
     /// Tells whoever listens that a run of this node has moved. A hint: slow listeners miss some.
     pub moved: broadcast::Sender<Moved>,
+    /// There is something to tell the owner. A hint: the courier looks every second anyway.
+    pub news: Notify,
     /// How many runs are in motion on this node; the supervisor counts.
     pub in_motion: AtomicUsize,
     /// How many transitions of this node were refused because another one owned the run by then. Where
@@ -151,6 +154,7 @@ impl Engine {
             live: Live::default(),
             embedder: parts.embedder,
             moved: broadcast::Sender::new(MOVED_BACKLOG),
+            news: Notify::new(),
             in_motion: AtomicUsize::new(0),
             fenced: AtomicU64::new(0),
             wakeups: Wakeups::default(),
@@ -174,6 +178,17 @@ impl Engine {
     #[must_use]
     pub fn now(&self) -> Timestamp {
         whole_microseconds((self.clock)())
+    }
+
+    /// Tells the owner something, in time: it is durable when this returns.
+    pub async fn tell_owner(&self, news: &News<'_>) {
+        match self.store.notice(news).await {
+            Ok(true) => self.news.notify_one(),
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!(%error, subject = news.subject, "the owner cannot be told: {}", news.title)
+            }
+        }
     }
 
     /// Hints that something may be due for a run. Losing a hint only costs time.

@@ -9,6 +9,7 @@ use crate::domain::event::{Artifact, Ask, Event, Outcome, Parked, Question, Verd
 use crate::domain::ids::{NodeId, ReviewId, RunId, StepId};
 use crate::domain::label::Label;
 use crate::domain::plan::{Entry, PARKED_CHOICES, Rest};
+use crate::domain::risk::Risk;
 use crate::orchestrator::engine::Engine;
 use crate::store::StoreError;
 use crate::store::journal::Commit;
@@ -90,6 +91,7 @@ async fn park(
         action: None,
         form: Some(json!({"type": "string", "enum": PARKED_CHOICES})),
         due_at: None,
+        risk: Risk::default(),
         allows_micros: None,
     };
     tracing::error!(%run, "the run is parked: it needs a look");

@@ -5,6 +5,7 @@
 //!   are the aggregates;
 //! - [`spend`] is the ledger of model calls;
 //! - [`events`] is what runs wait for, [`pauses`] what the owner holds, [`breakers`] whom nobody calls;
+//! - [`messages`] and [`notices`] are what the owner is told;
 //! - [`admission`] is the queue of runs and the slots of concurrency keys;
 //! - [`journal`] is the group commit and what reads it back;
 //! - [`calls`] is what was said to models, and what may serve again;
@@ -24,8 +25,10 @@ pub mod events;
 pub mod gathered;
 pub mod journal;
 pub mod memory;
+pub mod messages;
 pub mod migrate;
 pub mod nodes;
+pub mod notices;
 pub mod partitions;
 pub mod pauses;
 pub mod postgres;

@@ -44,7 +44,7 @@ pub struct ReviewRow {
     pub decided_at: Option<Timestamp>,
 }
 
-const COLUMNS: &str = "id, run_id, step, ask, digest, title, status, question, verdict, decided_by, opened_at, \
+pub(super) const COLUMNS: &str = "id, run_id, step, ask, digest, title, status, question, verdict, decided_by, opened_at, \
                        due_at, decided_at";
 
 /// The run's row is locked first, and as it is then, not as it was when the statement began, decides who
@@ -223,7 +223,7 @@ impl Store {
     }
 }
 
-fn review_row(row: &Row) -> Result<ReviewRow, StoreError> {
+pub(super) fn review_row(row: &Row) -> Result<ReviewRow, StoreError> {
     let id = ReviewId(row.get(0));
     let corrupt = |error: serde_json::Error| StoreError::corrupt(format!("review {id}"), error);
     let verdict: Option<Value> = row.get(8);

@@ -18,6 +18,7 @@ mod bad_input;
 mod calls;
 mod canary;
 mod control;
+mod courier;
 mod dead_rows;
 mod engine;
 mod flow;

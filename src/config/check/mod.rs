@@ -3,12 +3,13 @@
 //!
 //! - [`workflow`] with [`steps`], and [`agent`]: a raw file in, its resolved definition out;
 //! - [`triggers`]: what opens runs: mailboxes, hooks, schedules;
-//! - [`settings`]: settings, connectors, policy; [`models`]: providers, models, tiers; [`money`]: budgets and prices;
+//! - [`settings`]: settings, connectors, policy; [`channels`]: the ways to the owner; [`models`]: providers, models, tiers; [`money`]: budgets and prices;
 //! - `outputs`: what steps give to the ones after them;
 //! - `templates` with `paths`: what a template names, held against what there is;
 //! - `graph`: the order of steps, cycles, steps that can never run; `schema`: JSON Schemas themselves.
 
 pub(super) mod agent;
+pub(super) mod channels;
 pub(super) mod graph;
 pub(super) mod models;
 pub(super) mod money;

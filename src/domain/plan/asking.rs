@@ -7,6 +7,7 @@ use crate::domain::event::{Artifact, Ask, ErrorKind, Question};
 use crate::domain::label::Label;
 use crate::domain::plan::Planner;
 use crate::domain::plan::begin::MAX_ARTIFACTS;
+use crate::domain::risk::Risk;
 use crate::domain::run::IllegalEvent;
 use crate::domain::workflow::{Step, StepKind};
 
@@ -70,6 +71,7 @@ impl Planner<'_, '_> {
             action: None,
             form: Some(agent.output.clone()),
             due_at: None,
+            risk: Risk::default(),
             allows_micros,
         };
         self.open(question)

@@ -13,6 +13,7 @@ use crate::domain::label::Label;
 use crate::domain::plan::decide::judge_edit;
 use crate::domain::plan::{EffectKey, IN_DOUBT_CHOICES, Planner, Task};
 use crate::domain::policy::{Case, Ruling};
+use crate::domain::risk::Risk;
 use crate::domain::run::IllegalEvent;
 use crate::domain::step::StepStatus;
 use crate::domain::template::{self, Scope, TemplateError, lookup};
@@ -278,6 +279,7 @@ impl Planner<'_, '_> {
             action: Some(proposal.action.clone()),
             form: None,
             due_at: shows.due.map(|due| due.after(self.env.now)),
+            risk: Risk::default(),
             allows_micros: None,
         };
         self.open(question)
@@ -297,6 +299,7 @@ impl Planner<'_, '_> {
             action: None,
             form: wanted.form.clone(),
             due_at: wanted.shows.due.map(|due| due.after(self.env.now)),
+            risk: Risk::default(),
             allows_micros: None,
         };
         Ok(self.open(question))
@@ -328,6 +331,7 @@ impl Planner<'_, '_> {
             action: Some(proposal.action.clone()),
             form: Some(json!({"type": "string", "enum": IN_DOUBT_CHOICES})),
             due_at: None,
+            risk: Risk::default(),
             allows_micros: None,
         };
         self.open(question)

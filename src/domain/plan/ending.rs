@@ -9,6 +9,7 @@ use crate::domain::event::{Ask, Event, Outcome, Question, Verdict};
 use crate::domain::ids::{ReviewId, RunId, StepId};
 use crate::domain::label::Label;
 use crate::domain::plan::{PARKED_CHOICES, Planner, Task, UNDO_CHOICES};
+use crate::domain::risk::Risk;
 use crate::domain::run::IllegalEvent;
 use crate::domain::step::StepStatus;
 use crate::domain::template::TemplateError;
@@ -193,6 +194,7 @@ impl Planner<'_, '_> {
             action: None,
             form: Some(json!({"type": "string", "enum": UNDO_CHOICES})),
             due_at: None,
+            risk: Risk::default(),
             allows_micros: None,
         };
         self.open(question)
