@@ -23,6 +23,7 @@ use crate::domain::run::Run;
 use crate::domain::workflow::{Step, Version};
 use crate::orchestrator::engine::{Engine, Moved};
 use crate::orchestrator::wait::Child;
+use crate::orchestrator::worker::Work;
 use crate::orchestrator::{action, agent, inbox, wait, worker};
 use crate::store::StoreError;
 use crate::store::journal::read::Loaded;
@@ -433,7 +434,7 @@ impl State {
                 continue;
             }
             let engine = self.engine.clone();
-            let (step, worker) = match task {
+            let (step, work): (StepId, Work) = match task {
                 // Whoever begins tasks advances after that: no need for a message.
                 Task::Instant(step) => {
                     self.learnt.push(Stimulus::Instant(step));
@@ -443,44 +444,41 @@ impl State {
                     let definition = self.step(&step)?;
                     let version = self.version.clone();
                     let due = agent::Due::of(myself.clone(), &self.run, version, definition, with, label);
-                    (step, worker::begin(myself, agent::ask(engine, due)).await?)
+                    (step, Box::pin(agent::ask(engine, due)))
                 }
                 Task::Read { step, action, label } => {
                     let timeout = self.step(&step)?.timeout;
-                    let work = action::read(engine, step.clone(), action, label, timeout);
-                    (step, worker::begin(myself, work).await?)
+                    (step.clone(), Box::pin(action::read(engine, step, action, label, timeout)))
                 }
                 Task::Perform(proposal) => {
                     let (step, timeout) = (proposal.step.clone(), self.step(&proposal.step)?.timeout);
-                    let work = action::perform(engine, self.node, *proposal, timeout);
-                    (step, worker::begin(myself, work).await?)
+                    (step, Box::pin(action::perform(engine, self.node, *proposal, timeout)))
                 }
                 Task::Probe(proposal) => {
                     let (step, timeout) = (proposal.step.clone(), self.step(&proposal.step)?.timeout);
-                    (step, worker::begin(myself, action::probe(engine, *proposal, timeout)).await?)
+                    (step, Box::pin(action::probe(engine, *proposal, timeout)))
                 }
                 Task::Listen { step, topic } => {
                     self.looking.insert(step.clone());
                     let (since, heard) = (self.run.opened_at, self.run.heard.iter().copied().collect());
-                    let work = wait::listen(engine, step.clone(), topic, since, heard);
-                    (step, worker::begin(myself, work).await?)
+                    (step.clone(), Box::pin(wait::listen(engine, step, topic, since, heard)))
                 }
                 Task::Attend { step, run } => {
                     self.looking.insert(step.clone());
-                    (step.clone(), worker::begin(myself, wait::attend(engine, step, run)).await?)
+                    (step.clone(), Box::pin(wait::attend(engine, step, run)))
                 }
                 Task::Open { step, attempt, workflow, input, label, budget_micros } => {
                     let pays = budget::paying_for_child(&self.run, &self.version);
                     let parent = Parent { run: self.run.id, step: step.clone(), pays };
                     let child = Child { parent, attempt, workflow, input, label, budget_micros };
-                    (step, worker::begin(myself, wait::open(engine, child)).await?)
+                    (step, Box::pin(wait::open(engine, child)))
                 }
                 Task::Stop(run) => {
                     tokio::spawn(wait::stop(engine, run, self.run.id));
                     continue;
                 }
             };
-            self.workers.insert(worker, step);
+            self.workers.insert(worker::begin(myself, work).await?, step);
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! One piece of work under supervision: the work runs in a task of its own, so that a slow model
 //! call never blocks a mailbox, and dies with its actor, so that a cancelled run leaves nothing behind.
 
-use std::future::Future;
+use std::pin::Pin;
 
 use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, SpawnErr};
 use tokio::task::{AbortHandle, JoinError};
@@ -9,16 +9,17 @@ use tokio::task::{AbortHandle, JoinError};
 use crate::domain::plan::Stimulus;
 use crate::orchestrator::run;
 
+/// What a worker does. It is boxed before anybody waits: unboxed, its state would be part of the state of whoever
+/// begins it, and be copied with it at every message of a run.
+pub(super) type Work = Pin<Box<dyn Future<Output = Stimulus> + Send>>;
+
 /// Begins `work` for a run; what it gives is told to the run.
 ///
 /// # Errors
 /// When the actor cannot be spawned.
-pub(super) async fn begin(
-    run: &ActorRef<run::Msg>,
-    work: impl Future<Output = Stimulus> + Send + 'static,
-) -> Result<ActorId, SpawnErr> {
+pub(super) async fn begin(run: &ActorRef<run::Msg>, work: Work) -> Result<ActorId, SpawnErr> {
     let supervisor: ActorCell = run.get_cell();
-    let args = Args { run: run.clone(), work: Box::pin(work) };
+    let args = Args { run: run.clone(), work };
     Actor::spawn_linked(None, Worker, args, supervisor).await.map(|(worker, _)| worker.get_id())
 }
 
@@ -26,7 +27,7 @@ struct Worker;
 
 struct Args {
     run: ActorRef<run::Msg>,
-    work: std::pin::Pin<Box<dyn Future<Output = Stimulus> + Send>>,
+    work: Work,
 }
 
 struct State {
