@@ -353,6 +353,10 @@ pub enum Ask {
 }
 
 impl Ask {
+    /// All of them.
+    pub const ALL: [Self; 7] =
+        [Self::Approval, Self::Answer, Self::Question, Self::InDoubt, Self::Undo, Self::Parked, Self::Budget];
+
     /// The name used in tables and screens.
     #[must_use]
     pub fn as_str(self) -> &'static str {

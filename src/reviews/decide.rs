@@ -91,6 +91,16 @@ pub async fn decide(
     by: &str,
 ) -> Result<RunId, DecideRefusal> {
     let store = &door.engine().store;
+    schema::storable(&serde_json::json!(verdict)).map_err(DecideRefusal::BadAnswer)?;
+    let plain = matches!(verdict, Verdict::Approved | Verdict::Rejected { .. });
+    if let (true, Some(about)) = (plain, digest) {
+        // The commonest verdicts fit or not by what is asked alone, and the statement itself can tell.
+        let asks = questions(&verdict);
+        let asks: Vec<&str> = asks.iter().map(String::as_str).collect();
+        if let Some(run) = take(door, (review, about), (&verdict, by), Some(&asks)).await? {
+            return Ok(run);
+        }
+    }
     let row = store.review(review).await?.ok_or(DecideRefusal::NotFound(review))?;
     if row.status != "open" {
         return Err(DecideRefusal::Over { status: row.status, by: row.decided_by });
@@ -99,7 +109,6 @@ pub async fn decide(
     if about != row.digest {
         return Err(DecideRefusal::OtherDigest { given: about, expected: row.digest });
     }
-    schema::storable(&serde_json::json!(verdict)).map_err(DecideRefusal::BadAnswer)?;
     fits(row.question.ask, row.question.form.is_some(), &verdict)?;
     match &verdict {
         Verdict::Answered { answer } => fits_form(row.question.form.as_ref(), answer)?,
@@ -109,19 +118,44 @@ pub async fn decide(
     if row.question.ask == Ask::Parked {
         store.forget_crashes(row.run).await?;
     }
-    let Some(node) = door.taker() else {
-        let run = store.decide(review, about, &verdict, by).await?;
-        failpoint::hit(failpoint::DECISION_TAKEN);
-        door.wake(run);
+    if let Some(run) = take(door, (review, about), (&verdict, by), None).await? {
         return Ok(run);
-    };
-    let taken = store.decide_and_take((review, row.run), about, &verdict, by, node).await?;
-    failpoint::hit(failpoint::DECISION_TAKEN);
-    match taken {
-        Some(read) => door.go_on(node, row.run, read).await,
-        None => door.wake(row.run),
     }
-    Ok(row.run)
+    let run = store.decide(review, about, &verdict, by).await?;
+    failpoint::hit(failpoint::DECISION_TAKEN);
+    door.wake(run);
+    Ok(run)
+}
+
+/// Decides, and goes on with the run on this node if it sleeps; nothing when this node has no room, or when
+/// there was nothing to decide.
+async fn take(
+    door: &Door,
+    about: (ReviewId, Digest),
+    verdict: (&Verdict, &str),
+    asks: Option<&[&str]>,
+) -> Result<Option<RunId>, DecideRefusal> {
+    let Some(node) = door.taker() else { return Ok(None) };
+    let go_on = |run, read| async move {
+        match read {
+            Some(read) => door.go_on(node, run, read).await,
+            None => door.wake(run),
+        }
+    };
+    let decided = door.engine().store.decide_and_take(about, verdict, node, asks, go_on).await?;
+    if decided.is_some() {
+        failpoint::hit(failpoint::DECISION_TAKEN);
+    }
+    Ok(decided)
+}
+
+/// The questions that take a verdict by what they ask alone, as [`Store::decide_and_take`] names them.
+///
+/// [`Store::decide_and_take`]: crate::store::Store::decide_and_take
+fn questions(verdict: &Verdict) -> Vec<String> {
+    let both = Ask::ALL.into_iter().flat_map(|ask| [(ask, false), (ask, true)]);
+    let taking = both.filter(|(ask, form)| fits(*ask, *form, verdict).is_ok());
+    taking.map(|(ask, form)| format!("{}{}", ask.as_str(), if form { "+form" } else { "" })).collect()
 }
 
 /// The verdicts that a question takes. A deadline's `expired` is the clock's alone.

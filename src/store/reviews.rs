@@ -1,5 +1,7 @@
 //! Reviews: one decision, ever. The decision and the run's resumption are one statement.
 
+use std::sync::LazyLock;
+
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio_postgres::Row;
@@ -9,7 +11,7 @@ use uuid::Uuid;
 use crate::domain::digest::Digest;
 use crate::domain::event::{Question, Verdict};
 use crate::domain::ids::{NodeId, ReviewId, RunId, StepId};
-use crate::store::journal::read::{Loaded, digest, read_behind};
+use crate::store::journal::read::{Loaded, STORY, digest, folded};
 use crate::store::runs::Inbox;
 use crate::store::{Store, StoreError};
 
@@ -48,13 +50,16 @@ pub(super) const COLUMNS: &str = "id, run_id, step, ask, digest, title, status, 
                        due_at, decided_at";
 
 /// The run's row is locked first, and as it is then, not as it was when the statement began, decides who
-/// goes on with it: a run that sleeps is due at once, or the node's that is named.
+/// goes on with it: a run that sleeps is due at once, or the node's that is named. With a node it is not flushed:
+/// see [`Store::decide_and_take`].
 const DECIDE: &str = "
     with locked as (
         select id, node, workflow from runs where id = (select run_id from reviews where id = $1) for update),
     decided as (
         update reviews set status = $3, verdict = $4, decided_by = $5, decided_at = now()
         where id = $1 and digest = $2 and status = 'open' and run_id in (select id from locked)
+            and ($8::text[] is null or ask || case when question ? 'form' then '+form' else '' end = any ($8))
+            and ($7::uuid is null or set_config('synchronous_commit', 'off', true) is not null)
         returning run_id),
     told as (
         insert into inbox (run_id, topic, data)
@@ -73,6 +78,16 @@ const DECIDE: &str = "
         where r.id = d.run_id and r.finished_at is null
         returning taker.id is not null as taken)
     select run_id, coalesce((select taken from woken), false) from decided";
+
+/// As for a run, for the run of a review: what reads it need not wait for its id.
+static STORY_BEHIND: LazyLock<String> =
+    LazyLock::new(|| STORY.replace("run_id = $1", "run_id = (select run_id from reviews where id = $1)"));
+const INBOX_BEHIND: &str = "
+    select r.signals, i.topic, i.data from runs r left join inbox i on i.run_id = r.id
+    where r.id = (select run_id from reviews where id = $1) order by i.at";
+
+/// A transaction that changes nothing, but is flushed, and with it whatever was written before it.
+const FLUSH: &str = "select pg_logical_emit_message(true, 'steward', '')";
 
 /// Why a decision was not taken.
 #[derive(Debug, thiserror::Error)]
@@ -117,9 +132,9 @@ impl Store {
         let client = self.keyed().await?;
         let decide = client.prepare_cached(DECIDE).await.map_err(StoreError::from)?;
         let told = json!({"review": review, "verdict": verdict, "by": by});
-        let nobody: Option<Uuid> = None;
-        let params: [&(dyn ToSql + Sync); 7] =
-            [&review.0, &&about.0[..], &verdict.status(), &json!(verdict), &by, &told, &nobody];
+        let (nobody, any): (Option<Uuid>, Option<&[&str]>) = (None, None);
+        let params: [&(dyn ToSql + Sync); 8] =
+            [&review.0, &&about.0[..], &verdict.status(), &json!(verdict), &by, &told, &nobody, &any];
         let decided = client.query_opt(&decide, &params).await.map_err(StoreError::from)?;
         match decided {
             Some(row) => Ok(RunId(row.get(0))),
@@ -127,34 +142,55 @@ impl Store {
         }
     }
 
-    /// As [`Store::decide`], for the review of `run`; where the run sleeps, `node` takes it in the same
-    /// statement and reads it in the same round trip. A run that cannot be read is taken all the same.
+    /// As [`Store::decide`]; where the run sleeps, `node` takes it in the same statement and reads it in the same
+    /// round trip. `asks` narrows it to these questions, so that nothing need have been read before: what it
+    /// asks, with `+form` where it has a form. Gives `None` when it is not one of them, or not open, or about
+    /// something else.
+    ///
+    /// `go_on` is called before the decision is flushed, with the run and, if it was taken, what was read: what it
+    /// commits is flushed behind the decision, never without it. The decision is durable when this returns.
     ///
     /// # Errors
-    /// See [`DecideError`].
-    pub async fn decide_and_take(
+    /// When the database does not answer: the decision may then have been taken.
+    pub async fn decide_and_take<F: Future<Output = ()>>(
         &self,
-        review: (ReviewId, RunId),
-        about: Digest,
-        verdict: &Verdict,
-        by: &str,
+        (review, about): (ReviewId, Digest),
+        (verdict, by): (&Verdict, &str),
         node: NodeId,
-    ) -> Result<Option<Result<(Loaded, Inbox), StoreError>>, DecideError> {
-        let (review, run) = review;
+        asks: Option<&[&str]>,
+        go_on: impl FnOnce(RunId, Option<Result<(Loaded, Inbox), StoreError>>) -> F,
+    ) -> Result<Option<RunId>, StoreError> {
         let client = self.keyed().await?;
-        let decide = client.prepare_cached(DECIDE).await.map_err(StoreError::from)?;
+        let (decide, flush) = (client.prepare_cached(DECIDE).await?, client.prepare_cached(FLUSH).await?);
+        let (story, inbox) =
+            (client.prepare_cached(&STORY_BEHIND).await?, client.prepare_cached(INBOX_BEHIND).await?);
         let told = json!({"review": review, "verdict": verdict, "by": by});
         let (status, verdict) = (verdict.status(), json!(verdict));
-        let params: [&(dyn ToSql + Sync); 7] =
-            [&review.0, &&about.0[..], &status, &verdict, &by, &told, &node.0];
-        let (decided, read) = read_behind(&client, run, client.query_opt(&decide, &params)).await?;
-        match decided {
-            Some(row) if row.get(1) => Ok(read.transpose()),
-            Some(_) => Ok(None),
-            None => Err(self.why_not(review, about).await?),
-        }
+        let params: [&(dyn ToSql + Sync); 8] =
+            [&review.0, &&about.0[..], &status, &verdict, &by, &told, &node.0, &asks];
+        let id: [&(dyn ToSql + Sync); 1] = [&review.0];
+        // Statements of one connection go out in the order in which they are polled first.
+        let going = async {
+            let (decided, story, told) = tokio::try_join!(
+                client.query_opt(&decide, &params),
+                client.query(&story, &id),
+                client.query(&inbox, &id)
+            )?;
+            let Some(decided) = decided else { return Ok(None) };
+            let run = RunId(decided.get(0));
+            let read = folded(run, &story).map(|loaded| loaded.map(|loaded| (loaded, Inbox::of(&told))));
+            go_on(run, if decided.get(1) { read.transpose() } else { None }).await;
+            Ok::<_, StoreError>(Some(run))
+        };
+        let (decided, flushed) = tokio::join!(going, client.query_one(&flush, &[]));
+        flushed?;
+        decided
     }
 
+    /// Why there was nothing to decide.
+    ///
+    /// # Errors
+    /// When the database does not answer.
     async fn why_not(&self, review: ReviewId, given: Digest) -> Result<DecideError, StoreError> {
         Ok(match self.review(review).await? {
             None => DecideError::NotFound(review),

@@ -116,17 +116,20 @@ async fn a_process_that_stood_still_beyond_its_lease_neither_writes_nor_sends_wh
     let paused = place.process(&[("STEWARD_FAILPOINT", &stands_still)]).await;
     let run = paused.deliver(&enquiry(1)).await.unwrap();
     let review = question(&paused, &run, "approval").await;
-    paused.approve(&review).await.unwrap();
-
-    // It has written that the mail is being sent, and stands still before it sends it.
     let other = place.process(&[]).await;
-    let doubt = question(&other, &run, "in_doubt").await;
-    other.decide(&doubt, json!({"verdict": "answered", "answer": "again"})).await.unwrap();
-    becomes(&other, &run, "succeeded").await;
-    assert_eq!(place.mail.accepted().len(), 1);
-    let before = journal(&other, &run).await;
-
-    paused.resume();
+    let meanwhile = async {
+        // It has written that the mail is being sent, and stands still before it sends it.
+        let doubt = question(&other, &run, "in_doubt").await;
+        other.decide(&doubt, json!({"verdict": "answered", "answer": "again"})).await.unwrap();
+        becomes(&other, &run, "succeeded").await;
+        assert_eq!(place.mail.accepted().len(), 1);
+        let before = journal(&other, &run).await;
+        paused.resume();
+        before
+    };
+    // Whether the decision is answered before it stands still or when it goes on is chance.
+    let (approved, before) = tokio::join!(paused.approve(&review), meanwhile);
+    approved.unwrap();
     // It serves again, under a new lease, and has come past what it stood before.
     let raw = enquiry(2);
     let next = eventually("it taking mail again", || paused.deliver(&raw)).await;

@@ -50,7 +50,7 @@ pub(crate) const COLUMNS: &str = "seq, kind, at, actor, label, data,
     coalesce(data_digest, sha256(convert_to(data::text, 'UTF8'))) as data_digest, hash";
 
 /// What a fold needs of a run's entries.
-const STORY: &str = "select seq, kind, at, data, hash from journal where run_id = $1 order by seq";
+pub(crate) const STORY: &str = "select seq, kind, at, data, hash from journal where run_id = $1 order by seq";
 
 /// What is wrong with a chain.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
@@ -150,7 +150,7 @@ pub(crate) async fn read_behind<T>(
 }
 
 /// The fold of `STORY`.
-fn folded(run: RunId, rows: &[Row]) -> Result<Option<Loaded>, StoreError> {
+pub(crate) fn folded(run: RunId, rows: &[Row]) -> Result<Option<Loaded>, StoreError> {
     let Some(last) = rows.last() else { return Ok(None) };
     let corrupt = |seq: i64, why: String| StoreError::corrupt(format!("entry {seq} of run {run}"), why);
     let mut events = Vec::with_capacity(rows.len());
