@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! definitions → address → lock → database → schema → lease → journal → ledger → models, connectors → engine
-//!      → door → intake, schedules, courier → listener                            (stop: the same way back)
+//!      → door → intake, schedules, courier, filling → listener                   (stop: the same way back)
 //! ```
 
 pub mod presence;
@@ -21,6 +21,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_postgres::Config;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::api::{self, ApiState};
 use crate::app::presence::{Announcement, token};
@@ -30,6 +31,7 @@ use crate::connectors::email::Email;
 use crate::connectors::http::Http;
 use crate::connectors::records::Records;
 use crate::connectors::registry::Connectors;
+use crate::memory::{Embedder, Embedders, filling};
 use crate::models::ledger::{Ledger, Terms};
 use crate::models::{Encoder, Models};
 use crate::orchestrator::door::Door;
@@ -84,6 +86,7 @@ pub struct Service {
     intake: ActorRef<files::Msg>,
     schedules: ActorRef<schedule::Msg>,
     courier: Courier,
+    filling: AbortOnDropHandle<()>,
     stop_listening: oneshot::Sender<()>,
     listening: Shared<BoxFuture<'static, ()>>,
     server: Option<Server>,
@@ -133,13 +136,14 @@ impl Service {
             Http::new(&definitions.connectors.http)?,
             Records::new(store.clone()),
         );
+        let embedder: Arc<dyn Embedder> = Arc::new(Embedders::of(&models, &store));
         let parts = Parts {
             clock: lease.clock(),
             lease,
             store,
             journal,
             connectors,
-            embedder: Arc::new(models.encoder().clone()),
+            embedder,
             models,
         };
         let engine = Arc::new(Engine::new(parts, &definitions).await?);
@@ -156,6 +160,7 @@ impl Service {
             definitions.settings.zone(),
             channels,
         );
+        let filling = filling::look_after(door.engine().store.clone(), door.engine().embedder.clone());
 
         let token = token(&state)?;
         let announcement = Announcement::make(&state, door.engine().node(), &format!("http://{address}"))?;
@@ -178,6 +183,7 @@ impl Service {
             intake,
             schedules,
             courier,
+            filling: AbortOnDropHandle::new(filling),
             stop_listening,
             listening,
             server,
@@ -226,6 +232,7 @@ impl Service {
         // A look under way goes on until the door is shut; its rows stay where they are then.
         self.schedules.stop(None);
         self.courier.stop().await;
+        self.filling.abort();
         if let Err(error) = self.intake.stop_and_wait(None, Some(last_requests)).await {
             tracing::warn!(%error, "the inbox folder was still being looked at");
         }

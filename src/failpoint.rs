@@ -32,6 +32,10 @@ pub const EFFECT_STARTED: &str = "effect.started";
 /// The connector has answered; its answer is not durable yet.
 pub const EFFECT_DONE: &str = "effect.done";
 
+/// Some of the chunks that have no vector in a new space have one now; the space does not answer yet. Not in
+/// [`ALL`]: no email embeds anything.
+pub const SPACE_FILLED: &str = "space.filled";
+
 /// Every failpoint that an email passes, in this order.
 pub const ALL: [&str; 5] = [RUN_OPENED, AGENT_ANSWERED, DECISION_TAKEN, EFFECT_STARTED, EFFECT_DONE];
 

@@ -10,8 +10,9 @@ use crate::api::ApiState;
 use crate::api::extract::{self, Query};
 use crate::api::problem::{Kind, Problem};
 use crate::domain::label::Label;
+use crate::memory::filling;
 use crate::memory::ingest::{self, Added, LARGEST};
-use crate::memory::search::{self, MOST_HITS};
+use crate::memory::search::{self, Found, MOST_HITS};
 
 /// The largest document, with room for JSON to write its quotes and line ends as two characters.
 const MAX_DOCUMENT: usize = 2 * LARGEST;
@@ -41,9 +42,10 @@ pub(super) async fn add(
     Ok((status, Json(added)))
 }
 
-/// `GET /api/v1/memory`: what is in it, by path.
+/// `GET /api/v1/memory`: what is in it, by path, and the spaces its meaning is searched in.
 pub(super) async fn list(State(state): State<ApiState>) -> Result<Json<Value>, Problem> {
-    Ok(Json(json!({"documents": ingest::list(state.store()).await?})))
+    let documents = ingest::list(state.store()).await?;
+    Ok(Json(json!({"documents": documents, "spaces": filling::standings(state.store()).await?})))
 }
 
 /// The query of a search.
@@ -57,11 +59,12 @@ pub(super) struct Search {
     prefix: Option<String>,
 }
 
-/// `GET /api/v1/memory/search`: the passages that answer, best first.
+/// `GET /api/v1/memory/search`: the passages that answer, best first, and `words_only`, why meaning could not
+/// be looked for, if so.
 pub(super) async fn search(
     State(state): State<ApiState>,
     Query(wanted): Query<Search>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<Found>, Problem> {
     let mut query = search::Query::new(wanted.q);
     query.limit = match wanted.limit {
         Some(limit @ 1..=MOST_HITS) => limit,
@@ -69,6 +72,5 @@ pub(super) async fn search(
         None => query.limit,
     };
     query.prefix = wanted.prefix;
-    let hits = search::search(state.store(), state.door.engine().embedder.as_ref(), &query).await?;
-    Ok(Json(json!({"hits": hits})))
+    Ok(Json(search::search(state.store(), state.door.engine().embedder.as_ref(), &query).await?))
 }

@@ -8,7 +8,6 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::memory::ingest::IngestError;
-use crate::memory::search::SearchError;
 use crate::orchestrator::control::ControlError;
 use crate::orchestrator::door::OpenError;
 use crate::reviews::DecideRefusal;
@@ -294,25 +293,10 @@ impl From<IngestError> for Problem {
             | IngestError::TooManyChunks { .. }
             | IngestError::TooMany(_)
             | IngestError::Read { .. } => Self::new(Kind::BadDocument, error),
-            IngestError::Embed(why) => unembedded(&why),
             IngestError::Store(error) => error.into(),
             IngestError::Cut(why) => Self::internal(why),
         }
     }
-}
-
-impl From<SearchError> for Problem {
-    fn from(error: SearchError) -> Self {
-        match error {
-            SearchError::Embed(why) => unembedded(&why),
-            SearchError::Store(error) => error.into(),
-        }
-    }
-}
-
-fn unembedded(why: &str) -> Problem {
-    tracing::warn!(why, "the encoder gave no vectors");
-    Problem::new(Kind::Unavailable, "the encoder gave no answer; try again in a moment")
 }
 
 #[cfg(test)]

@@ -68,6 +68,9 @@ async fn add(client: &Client, paths: &[PathBuf], as_json: bool) -> Result<(), Fa
             Ok((new, document)) => {
                 let what = if new { "added" } else { "known" };
                 out::note(&format!("{what}  {} ({} passages)", plain(&name), document["chunks"]));
+                if let Some(why) = document["words_only"].as_str() {
+                    out::note(&format!("found by its words alone for now: {}", plain(why)));
+                }
                 added.push(document);
             }
             Err(Fail::Refused(why)) => {
@@ -135,6 +138,10 @@ async fn list(client: &Client, as_json: bool) -> Result<(), Fail> {
         vec![text(row, "path"), version, row["chunks"].to_string(), text(row, "label"), text(row, "title")]
     });
     let rows: Vec<_> = rows.collect();
+    let spaces = found["spaces"].as_array().into_iter().flatten();
+    for space in spaces.filter(|space| space["wanted"] == true && space["missing"] != 0) {
+        out::note(&format!("{} passages are still to be embedded", space["missing"]));
+    }
     out::line(&out::table(&["PATH", "VERSION", "PASSAGES", "FROM", "TITLE"], &rows, out::width()))
 }
 
@@ -145,6 +152,9 @@ async fn search(client: &Client, question: &str, limit: Option<u32>, as_json: bo
     let found = client.get("/api/v1/memory/search", &query).await?;
     if as_json {
         return out::json(&found);
+    }
+    if let Some(why) = found["words_only"].as_str() {
+        out::note(&format!("searched by words alone: {}", plain(why)));
     }
     let hits = found["hits"].as_array().map(Vec::as_slice).unwrap_or_default();
     if hits.is_empty() {

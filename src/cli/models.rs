@@ -51,6 +51,7 @@ async fn list(client: &Client, json: bool) -> Result<(), Fail> {
     }
     let models = rows(&found["models"], |row| {
         let tiers = row["tiers"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let tiers = tiers.chain((row["embeds"] == true).then_some("(embeddings)"));
         vec![
             text(row, "model"),
             text(row, "provider"),

@@ -28,10 +28,21 @@ pub struct Models {
     /// An entry is a name, or `{ model: NAME, when: CONDITION }`.
     #[schemars(with = "BTreeMap<String, Vec<LinkSchema>>")]
     pub tiers: BTreeMap<String, Vec<Link>>,
+    /// The model that turns documents and questions into vectors, for the search by meaning; the built-in
+    /// `encoder` when absent. When another one is named, all documents are embedded anew in the background;
+    /// until that is done the model before answers, so leave it in `models` until then.
+    #[serde(default)]
+    pub embeddings: Option<String>,
 }
 
 /// The names in a chain that are not in `models`.
-pub const BUILT_IN: [&str; 3] = ["encoder", "canned", "owner"];
+pub const BUILT_IN: [&str; 3] = [ENCODER, "canned", "owner"];
+
+/// The built-in encoder's name.
+pub const ENCODER: &str = "encoder";
+
+/// The most coordinates of a vector: what the database's index takes (pgvector's limit for `halfvec`).
+pub const MOST_DIMENSIONS: u32 = 4_000;
 
 /// An OpenAI-compatible endpoint: OpenAI, Ollama, llama.cpp, vLLM, OpenRouter, LiteLLM and others.
 #[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
@@ -164,6 +175,10 @@ pub struct Model {
     /// counts. `o200k` at api.openai.com, `bytes` elsewhere, when absent.
     #[serde(default)]
     pub tokenizer: Option<Tokenizer>,
+    /// Of a model for `embeddings`: how many coordinates its vectors are to have, at most 4000. The provider is
+    /// asked for so many; when absent, they are as many as the model gives by itself.
+    #[serde(default)]
+    pub dimensions: Option<u32>,
 }
 
 /// How a model counts tokens.
@@ -193,6 +208,12 @@ pub struct Price {
 }
 
 impl Models {
+    /// The model of a provider that embeds; none when the built-in encoder does.
+    #[must_use]
+    pub fn embedding(&self) -> Option<&str> {
+        self.embeddings.as_deref().filter(|name| *name != ENCODER)
+    }
+
     /// How `model` counts tokens.
     #[must_use]
     pub fn tokenizer(&self, model: &Model) -> Tokenizer {

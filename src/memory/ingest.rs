@@ -1,18 +1,20 @@
 //! Adding to memory: parse, cut, embed, store. Everything before the last step is done outside the
-//! transaction; the same bytes under the same name change nothing.
+//! transaction; the same bytes under the same name change nothing. What cannot be embedded is stored all the
+//! same: its words find it, and [`crate::memory::filling`] makes its vectors when that is possible again.
 //!
 //! - [`add`] takes one document, [`add_path`] a file or a folder;
 //! - [`list`] and [`remove`] look after them.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::domain::digest::Digest;
 use crate::domain::ids::DocumentId;
 use crate::domain::label::Label;
 use crate::memory::chunk::{self, Cut, Kind, Piece};
-use crate::memory::{Embedder, embed};
-use crate::store::memory::{self as stored, Document, NewChunk, NewDocument};
+use crate::memory::embedders::{Embedder, embed};
+use crate::store::memory::{self as stored, Document, NewChunk, NewDocument, Space, spaces};
 use crate::store::{Store, StoreError};
 
 /// The largest document, in bytes: five thick books.
@@ -29,7 +31,11 @@ pub const LONGEST_PATH: usize = 512;
 const LONGEST_TITLE: usize = 200;
 
 /// Texts embedded in one call: enough to keep the encoder busy, few enough that others get their turn.
-const BATCH: usize = 32;
+pub(super) const BATCH: usize = 32;
+
+/// How long one batch may take while somebody waits for a document to be added; the built-in encoder needs
+/// well under a second.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Files taken from one folder; more is most likely the wrong folder.
 pub const MOST_FILES: usize = 10_000;
@@ -76,9 +82,6 @@ pub enum IngestError {
         /// What the system says.
         why: std::io::Error,
     },
-    /// The encoder failed.
-    #[error("the text could not be embedded: {0}")]
-    Embed(String),
     /// The database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -98,7 +101,7 @@ impl IngestError {
             | Self::TooLarge { .. }
             | Self::TooManyChunks { .. }
             | Self::Read { .. } => true,
-            Self::TooMany(_) | Self::Embed(_) | Self::Store(_) | Self::Cut(_) => false,
+            Self::TooMany(_) | Self::Store(_) | Self::Cut(_) => false,
         }
     }
 }
@@ -116,6 +119,9 @@ pub struct Added {
     pub chunks: i64,
     /// Whether it was there before, exactly so.
     pub unchanged: bool,
+    /// Why it is found by its words alone for now; its vectors are made later, in the background.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub words_only: Option<String>,
 }
 
 /// What became of a file or a folder.
@@ -146,7 +152,7 @@ pub async fn add(
     let digest = Digest::of_bytes(bytes);
     let same = |now: &Document| now.digest == digest && now.label == label;
     if let Some(now) = stored::current(store, path).await?.filter(same) {
-        return Ok(added(now, true));
+        return Ok(added(now, true, None));
     }
     let cut = tokio::task::spawn_blocking(move || chunk::cut(kind, &text))
         .await
@@ -155,15 +161,17 @@ pub async fn add(
         return Err(IngestError::TooManyChunks { path: path.to_owned(), chunks: cut.pieces.len() });
     }
     let title = title_of(path, &cut);
-    let space = stored::space(store, &embedder.space(), embedder.dimensions()).await?;
-    let chunks = embedded(embedder, cut.pieces).await?;
+    let (space, chunks, words_only) = embedded(store, embedder, cut.pieces).await?;
+    if let Some(why) = &words_only {
+        tracing::warn!(path, why, "a document is found by its words alone for now");
+    }
     let new = NewDocument { path: path.to_owned(), title, digest, label, chunks };
-    match stored::put(store, space, &new).await? {
-        Some(document) => Ok(added(document, false)),
+    match stored::put(store, space.as_ref(), &new).await? {
+        Some(document) => Ok(added(document, false, words_only)),
         // Somebody else added the same bytes in the meantime.
         None => stored::current(store, path)
             .await?
-            .map(|now| added(now, true))
+            .map(|now| added(now, true, None))
             .ok_or_else(|| StoreError::Unavailable(format!("{path} was removed while it was added")).into()),
     }
 }
@@ -173,8 +181,8 @@ pub async fn add(
 /// the others. Documents are named by their path from `root`; a single file by its name.
 ///
 /// # Errors
-/// When `root` is a file that cannot be taken or a folder that cannot be read, or when the encoder or
-/// the database fails; what was added before stays, and adding again goes on from there.
+/// When `root` is a file that cannot be taken or a folder that cannot be read, or when the database
+/// fails; what was added before stays, and adding again goes on from there.
 pub async fn add_path(
     store: &Store,
     embedder: &dyn Embedder,
@@ -243,28 +251,50 @@ fn title_of(path: &str, cut: &Cut) -> String {
     chunk::shortened(title, LONGEST_TITLE)
 }
 
-/// A piece is embedded together with its headings: "12 EUR" alone means nothing.
-async fn embedded(embedder: &dyn Embedder, pieces: Vec<Piece>) -> Result<Vec<NewChunk>, IngestError> {
-    let mut chunks = Vec::with_capacity(pieces.len());
-    let mut pieces = pieces.into_iter();
-    loop {
-        let batch: Vec<Piece> = pieces.by_ref().take(BATCH).collect();
-        if batch.is_empty() {
-            return Ok(chunks);
+/// The pieces with their vectors, in which space those are, and why some have none.
+async fn embedded(
+    store: &Store,
+    embedder: &dyn Embedder,
+    pieces: Vec<Piece>,
+) -> Result<(Option<Space>, Vec<NewChunk>, Option<String>), IngestError> {
+    // What answers questions today, so that the document is found today. Before anything was embedded, the
+    // space of the embedder is the first one and becomes that.
+    let active = spaces::active(store).await?;
+    let name = active.as_ref().map_or_else(|| embedder.space(), |space| space.model.clone());
+    let mut dimensions = active.as_ref().and_then(|space| usize::try_from(space.dimensions).ok());
+    let mut vectors = Vec::with_capacity(pieces.len());
+    let mut why = None;
+    for batch in pieces.chunks(BATCH) {
+        let texts = batch.iter().map(|piece| as_embedded(&piece.heading, &piece.text)).collect();
+        match embed(embedder, &name, dimensions, texts, PATIENCE).await {
+            Ok(made) => vectors.extend(made.into_iter().map(Some)),
+            Err(error) => {
+                why = Some(error);
+                break;
+            }
         }
-        let texts = batch.iter().map(|piece| format!("{}\n{}", piece.heading, piece.text)).collect();
-        let vectors = embed(embedder, texts).await.map_err(IngestError::Embed)?;
-        chunks.extend(batch.into_iter().zip(vectors).map(|(piece, embedding)| NewChunk {
-            heading: piece.heading,
-            text: piece.text,
-            embedding,
-        }));
+        dimensions = dimensions.or(vectors.iter().flatten().map(Vec::len).next());
     }
+    let space = match (active, dimensions.filter(|_| !vectors.is_empty())) {
+        (None, Some(dimensions)) => Some(spaces::space(store, &name, dimensions).await?),
+        (active, _) => active,
+    };
+    vectors.resize(pieces.len(), None);
+    let chunks = pieces.into_iter().zip(vectors).map(|(piece, embedding)| {
+        let Piece { heading, text } = piece;
+        NewChunk { heading, text, embedding }
+    });
+    Ok((space, chunks.collect(), why))
 }
 
-fn added(document: Document, unchanged: bool) -> Added {
+/// A piece is embedded together with its headings: "12 EUR" alone means nothing.
+pub(super) fn as_embedded(heading: &str, text: &str) -> String {
+    format!("{heading}\n{text}")
+}
+
+fn added(document: Document, unchanged: bool, words_only: Option<String>) -> Added {
     let Document { document, path, version, chunks, .. } = document;
-    Added { document, path, version, chunks, unchanged }
+    Added { document, path, version, chunks, unchanged, words_only }
 }
 
 /// The files to add below `root`, each with its name in memory, sorted by name.

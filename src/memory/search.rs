@@ -1,14 +1,16 @@
 //! Asking memory: [`search`] for Steward itself, [`search_action`] as the read action
 //! `memory.search` of steps and agents.
 
-use serde::Deserialize;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::domain::event::{ErrorKind, StepError};
 use crate::domain::label::Label;
 use crate::memory::chunk::shortened;
-use crate::memory::{Embedder, embed};
-use crate::store::memory::{self as stored, Probe};
+use crate::memory::embedders::{Embedder, embed};
+use crate::store::memory::{self as stored, Probe, Space, spaces};
 use crate::store::{Store, StoreError};
 
 pub use crate::store::memory::Hit;
@@ -22,6 +24,13 @@ pub const MOST_HITS: u32 = 20;
 
 /// Hits when nobody says how many.
 const USUAL_HITS: u32 = 5;
+
+/// How long the question's vector is waited for: somebody waits for the answer, and words have one, too.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How often the question is asked anew because another space has become the active one meanwhile: that is
+/// once in months.
+const ROUNDS: usize = 3;
 
 /// A question to memory.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -44,44 +53,73 @@ impl Query {
     }
 }
 
-/// Why memory did not answer.
-#[derive(Debug, thiserror::Error)]
-pub enum SearchError {
-    /// The encoder failed.
-    #[error("the question could not be embedded: {0}")]
-    Embed(String),
-    /// The database failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
+/// What a question found.
+#[derive(Clone, PartialEq, Debug, Default, Serialize)]
+pub struct Found {
+    /// The hits, best first.
+    pub hits: Vec<Hit>,
+    /// Why words alone decided, when they did: what has the same meaning in other words was not looked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub words_only: Option<String>,
 }
 
-/// The hits, best first. A blank question has none.
+/// The hits, best first. A blank question has none. When the question cannot be embedded, words alone
+/// decide, and the answer says so.
 ///
 /// # Errors
-/// See [`SearchError`].
-pub async fn search(store: &Store, embedder: &dyn Embedder, query: &Query) -> Result<Vec<Hit>, SearchError> {
+/// When the database fails.
+pub async fn search(store: &Store, embedder: &dyn Embedder, query: &Query) -> Result<Found, StoreError> {
     // A zero byte is no word, and PostgreSQL takes none.
     let text = shortened(&query.text, LONGEST_QUERY).replace('\0', " ");
     if text.trim().is_empty() {
-        return Ok(Vec::new());
+        return Ok(Found::default());
     }
-    let space = stored::known_space(store, &embedder.space()).await?;
-    let vector = match space.filter(|space| space.active) {
-        Some(space) => {
-            let mut vectors = embed(embedder, vec![text.clone()]).await.map_err(SearchError::Embed)?;
-            vectors.pop().map(|vector| (space, vector))
+    let mut found = Found::default();
+    let mut active = spaces::active(store).await?;
+    for _ in 0..ROUNDS {
+        found = search_in(store, embedder, active.as_ref(), &text, query).await?;
+        // The vectors of a space are complete as long as it answers; what has ceased to may be on its way out.
+        let now = spaces::active(store).await?;
+        let id = |space: &Option<Space>| space.as_ref().map(|space| space.id);
+        if id(&now) == id(&active) {
+            break;
         }
-        // Nothing is comparable with this encoder's vectors: words still are.
-        None => None,
+        active = now;
+    }
+    Ok(found)
+}
+
+async fn search_in(
+    store: &Store,
+    embedder: &dyn Embedder,
+    space: Option<&Space>,
+    text: &str,
+    query: &Query,
+) -> Result<Found, StoreError> {
+    let (vector, words_only) = match space {
+        Some(space) => match question(embedder, space, text).await {
+            Ok(vector) => (vector.map(|vector| (space, vector)), None),
+            Err(why) => {
+                tracing::warn!(why, "memory was searched by words alone");
+                (None, Some(why))
+            }
+        },
+        None => (None, Some("nothing has been embedded yet".to_owned())),
     };
     let probe = Probe {
-        text: &text,
+        text,
         vector,
         ceiling: query.ceiling,
         prefix: query.prefix.as_deref(),
         limit: query.limit.clamp(1, MOST_HITS).into(),
     };
-    Ok(stored::search(store, &probe).await?)
+    Ok(Found { hits: stored::search(store, &probe).await?, words_only })
+}
+
+async fn question(embedder: &dyn Embedder, space: &Space, text: &str) -> Result<Option<Vec<f32>>, String> {
+    let dimensions = usize::try_from(space.dimensions).ok();
+    let mut vectors = embed(embedder, &space.model, dimensions, vec![text.to_owned()], PATIENCE).await?;
+    Ok(vectors.pop())
 }
 
 /// The parameters of `memory.search`.
@@ -98,8 +136,8 @@ fn usual_hits() -> u32 {
 }
 
 /// The read action `memory.search`: `query` (text), `limit` (1 to [`MOST_HITS`], 5 if not given) to
-/// `{hits: [{document, path, version, title, heading, place, text, score}]}`, with the join of the
-/// hits' labels. The question's own label is not in it: which documents answer depends on the question,
+/// `{hits: [{document, path, version, title, heading, place, text, score}], words_only}`, with the join of the
+/// hits' labels; `words_only` is whether meaning could not be looked for. The question's own label is not in it: which documents answer depends on the question,
 /// so the caller joins that label too.
 ///
 /// # Errors
@@ -115,17 +153,15 @@ pub async fn search_action(
         let message = format!("memory.search: limit is {limit}, but must be from 1 to {MOST_HITS}");
         return Err(StepError::new(ErrorKind::Invalid, message));
     }
-    let hits = search(store, embedder, &Query { limit, ..Query::new(query) }).await.map_err(|error| {
-        let kind = match &error {
-            SearchError::Embed(_) => ErrorKind::Unavailable,
-            SearchError::Store(store) if store.retryable() => ErrorKind::Unavailable,
-            SearchError::Store(_) => ErrorKind::Internal,
-        };
+    let found = search(store, embedder, &Query { limit, ..Query::new(query) }).await.map_err(|error| {
+        let kind = if error.retryable() { ErrorKind::Unavailable } else { ErrorKind::Internal };
         StepError::new(kind, format!("memory.search: {error}"))
     })?;
+    let Found { hits, words_only } = found;
     let label = Label::join_all(hits.iter().map(|hit| hit.label));
     let hits: Vec<Value> = hits.into_iter().map(cited).collect();
-    Ok((json!({ "hits": hits }), label))
+    // Not why: what a provider says about itself is nothing for a prompt.
+    Ok((json!({ "hits": hits, "words_only": words_only.is_some() }), label))
 }
 
 fn cited(hit: Hit) -> Value {

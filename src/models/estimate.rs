@@ -23,7 +23,7 @@ const FRAME: u64 = 256;
 const COUNTED: usize = 128 * 1024;
 
 /// The bytes of a token in plain prose of most languages, for what only has to be about right.
-const BYTES_PER_TOKEN: u64 = 3;
+pub(crate) const BYTES_PER_TOKEN: u64 = 3;
 
 /// Made at first use: a quarter of a second and some tens of megabytes, which a workspace without
 /// OpenAI's models never needs.
@@ -52,7 +52,8 @@ pub(crate) fn about(request: &Request) -> u64 {
     let calls = request.messages.iter().flat_map(|message| &message.tool_calls);
     let calls: u64 = calls.map(|call| length(&call.to_string())).sum();
     let tools = request.tools.iter().map(|tool| length(tool.about()) + length(&tool.arguments().to_string()));
-    (said + schema + calls + tools.sum::<u64>())
+    let texts: u64 = request.texts.iter().map(|text| length(text)).sum();
+    (said + schema + calls + texts + tools.sum::<u64>())
         .div_ceil(BYTES_PER_TOKEN)
         .saturating_add(request.max_tokens.into())
 }
@@ -79,7 +80,10 @@ pub(crate) fn input(agent: &Agent, with: &Value) -> u64 {
 
 /// The most tokens that the model reads of this question.
 pub(crate) fn question(request: &Request, model: &Remote) -> u64 {
-    tokens(model.tokenizer, &request.body(model.dialect).to_string()).saturating_add(FRAME)
+    // What embeds has a vocabulary of its own, OpenAI's models too, and costs next to nothing: the sum set
+    // aside may be far too high.
+    let tokenizer = if request.texts.is_empty() { model.tokenizer } else { Tokenizer::Bytes };
+    tokens(tokenizer, &request.body(model.dialect).to_string()).saturating_add(FRAME)
 }
 
 /// The most that the call can cost, millionths of the workspace's currency: everything read at the full

@@ -125,6 +125,11 @@ impl Gateway {
         &self.name
     }
 
+    /// The longest that a call can take, with its wait in the queue.
+    pub(crate) fn patience(&self) -> Duration {
+        self.timeout * 2 + GRACE
+    }
+
     /// Calls the provider. At most `timeout` in the queue and `timeout` on the wire.
     pub(crate) async fn call(&self, request: Request) -> Outcome {
         self.send(request, false).await
@@ -142,7 +147,7 @@ impl Gateway {
         let tokens = estimate::about(&request);
         let message =
             |reply| Message::Call(Box::new(Call { request, tokens, probe, cancelled, give_up, reply }));
-        match self.actor.call(message, Some(self.timeout * 2 + GRACE)).await {
+        match self.actor.call(message, Some(self.patience())).await {
             Ok(CallResult::Success(outcome)) => outcome,
             Ok(CallResult::Timeout) => Outcome::none(Kind::Busy, "its queue did not move in time"),
             Ok(CallResult::SenderError) | Err(_) => {
@@ -293,7 +298,7 @@ async fn carry_out(endpoint: Endpoint, timeout: Duration, call: Call, mut finish
     let started = Instant::now();
     let mut told = Told::default();
     let result = tokio::select! {
-        result = tokio::time::timeout(timeout, endpoint.chat(&call.request, &mut told)) => result,
+        result = tokio::time::timeout(timeout, endpoint.ask(&call.request, &mut told)) => result,
         () = call.cancelled.cancelled() => return,
     };
     let result = result.unwrap_or_else(|_| {

@@ -15,6 +15,7 @@
 //! | `survey` | every model as the owner sees it, and whether it answers |
 //! | `record` | what was said, kept word for word; answers that serve again |
 //! | `otel` | what a call is named in traces |
+//! | `embed` | texts to vectors by a provider's model: paid, kept, never paid twice |
 //! | `encoder`, `classify` | the built-in encoder: vectors and zero-shot classes |
 //! | `canned` | the agent's own output, written by the owner |
 //! | `schema` | the object inside an answer, valid under its schema |
@@ -27,6 +28,7 @@ mod canned;
 mod chain;
 mod classify;
 mod converse;
+pub mod embed;
 pub mod encoder;
 pub mod error;
 mod estimate;

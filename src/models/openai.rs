@@ -1,8 +1,8 @@
-//! One chat-completion call, over `async-openai` and an HTTP service of our own.
+//! One chat-completion or embeddings call, over `async-openai` and an HTTP service of our own.
 //!
 //! The service is why: `async-openai` retries by itself, reads bodies without a bound, drops
 //! `Retry-After` and logs whole bodies when they do not parse. Ours makes exactly one request, reads
-//! at most [`MAX_BODY`], and lets nothing through but well-formed JSON of a successful answer.
+//! at most [`MAX_BODY`] or [`MAX_VECTORS`], and lets nothing through but well-formed JSON of a successful answer.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -27,6 +27,10 @@ use crate::time::wall;
 
 /// The longest answer read, bytes: some hundred times the longest useful one.
 pub(super) const MAX_BODY: usize = 2 * 1024 * 1024;
+
+/// The longest answer with vectors that is read, bytes: a batch of 64 with 4,000 coordinates of 25 digits each,
+/// and some more.
+const MAX_VECTORS: usize = 8 * 1024 * 1024;
 
 /// Why a provider cannot be spoken to.
 #[derive(Debug, thiserror::Error)]
@@ -123,18 +127,25 @@ impl Endpoint {
             told: Arc::default(),
             hear: None,
             tape: None,
+            longest: MAX_BODY,
         };
         Ok(Self { client: Client::build(http, config), transport, dialect: Dialect::of(provider) })
     }
 
-    /// Asks once: one HTTP request, whatever comes of it. The caller sets the time-out.
-    /// What the provider says about its limits is in `told` as soon as its headers are there.
-    pub(crate) async fn chat(&self, request: &Request, told: &mut Told) -> Result<Reply, ModelError> {
+    /// Asks once, for an answer or for vectors: one HTTP request, whatever comes of it. The caller sets the
+    /// time-out. What the provider says about its limits is in `told` as soon as its headers are there.
+    pub(crate) async fn ask(&self, request: &Request, told: &mut Told) -> Result<Reply, ModelError> {
         let heard = Arc::default();
         let (hear, tape) = (request.hear.clone(), request.tape.clone());
-        let transport = Transport { told: Arc::clone(&heard), hear, tape, ..self.transport.clone() };
+        let longest = if request.texts.is_empty() { MAX_BODY } else { MAX_VECTORS };
+        let transport = Transport { told: Arc::clone(&heard), hear, tape, longest, ..self.transport.clone() };
         let client = self.client.clone().with_http_service(transport);
-        let result = client.chat().create_byot(request.body(self.dialect)).await.map_err(ours);
+        let body = request.body(self.dialect);
+        let result = match request.texts.is_empty() {
+            true => client.chat().create_byot(body).await,
+            false => client.embeddings().create_byot(body).await,
+        };
+        let result = result.map_err(ours);
         *told = *heard.lock().unwrap_or_else(PoisonError::into_inner);
         result
     }
@@ -178,6 +189,8 @@ struct Transport {
     hear: Option<Hear>,
     /// Takes the bodies down.
     tape: Option<Tape>,
+    /// The longest body that is read, bytes.
+    longest: usize,
 }
 
 impl tower::Service<HttpRequestFactory> for Transport {
@@ -213,7 +226,7 @@ impl Transport {
         let streamed = status.is_success() && is_stream(response.headers());
         let body = match streamed {
             true => assemble(response, self.hear.as_ref()).await?,
-            false => bounded(response).await?,
+            false => bounded(response, self.longest).await?,
         };
         let body = self.redacted(body);
         if let Some(tape) = &self.tape {
@@ -249,14 +262,13 @@ fn is_stream(headers: &HeaderMap) -> bool {
     kind.is_some_and(|kind| kind.trim_start().to_ascii_lowercase().starts_with("text/event-stream"))
 }
 
-/// The whole body, if it keeps to [`MAX_BODY`].
-async fn bounded(mut response: reqwest::Response) -> Result<Vec<u8>, ModelError> {
+/// The whole body, if it is no longer than `longest`.
+async fn bounded(mut response: reqwest::Response, longest: usize) -> Result<Vec<u8>, ModelError> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| broken(&error))? {
-        if body.len() + chunk.len() > MAX_BODY {
-            return Err(
-                ModelError::new(Kind::Rejected, "the provider's answer is longer than 2 MiB").billed()
-            );
+        if body.len() + chunk.len() > longest {
+            let why = format!("the provider's answer is longer than {} MiB", longest / (1024 * 1024));
+            return Err(ModelError::new(Kind::Rejected, why).billed());
         }
         body.extend_from_slice(&chunk);
     }

@@ -8,7 +8,9 @@ use tracing::field::{Empty, display};
 use crate::domain::event::ModelCall;
 use crate::models::ask::Target;
 use crate::models::chain::Walk;
+use crate::models::Remote;
 use crate::models::error::ModelError;
+use crate::models::gateway::Outcome;
 use crate::models::wire::{Reply, Request};
 
 impl Walk<'_> {
@@ -38,6 +40,37 @@ impl Walk<'_> {
         }
         span
     }
+}
+
+/// The span around one call that embeds.
+pub(crate) fn embedding(name: &str, remote: &Remote, request: &Request) -> Span {
+    tracing::info_span!(
+        "embeddings",
+        gen_ai.operation.name = "embeddings",
+        gen_ai.provider.name = %remote.provider,
+        gen_ai.request.model = %request.model,
+        gen_ai.embeddings.dimension.count = Empty,
+        gen_ai.response.model = Empty,
+        gen_ai.usage.input_tokens = Empty,
+        "error.type" = Empty,
+        steward.model = name,
+        steward.texts = request.texts.len(),
+        steward.cost_micros = Empty,
+    )
+}
+
+/// Adds how a call that embeds ended.
+pub(crate) fn embedded(span: &Span, call: &Outcome, vectors: Result<usize, &ModelError>, cost_micros: i64) {
+    if let Ok(reply) = &call.result {
+        span.record("gen_ai.response.model", reply.model.as_deref());
+        span.record("gen_ai.usage.input_tokens", reply.usage().read);
+    }
+    match vectors {
+        Ok(coordinates) => span.record("gen_ai.embeddings.dimension.count", coordinates),
+        Err(error) => span.record("error.type", tracing::field::debug(error.kind)),
+    };
+    span.record("steward.cost_micros", cost_micros);
+    tracing::debug!(parent: span, "texts were embedded");
 }
 
 /// Adds how the call ended.

@@ -86,6 +86,8 @@ pub struct ModelView {
     pub tokenizer: Tokenizer,
     /// The tiers it is in.
     pub tiers: Vec<String>,
+    /// Whether it embeds documents and questions.
+    pub embeds: bool,
 }
 
 /// Everything that is listed.
@@ -177,6 +179,7 @@ impl Models {
                 tokens_per_minute: model.tokens_per_minute,
                 tokenizer: inner.config.tokenizer(model),
                 tiers: tiers.collect(),
+                embeds: self.embedding() == Some(name),
             }
         });
         Ok(Survey { models: models.collect(), providers })
@@ -206,8 +209,8 @@ impl Models {
         self.0.keeper.look().await
     }
 
-    /// Asks each model, or only `one`, for one token, all at the same time, whether it is paused or not. One
-    /// that answers is paused no longer.
+    /// Asks each model, or only `one`, for one token, and the one that embeds for one vector, all at the same
+    /// time, whether it is paused or not. One that answers is paused no longer.
     pub async fn test(&self, one: Option<&str>) -> Vec<Tested> {
         let wanted = self.0.remotes.iter().filter(|(name, _)| one.is_none_or(|one| one == *name));
         join_all(wanted.map(|(name, remote)| self.test_one(name, remote))).await
@@ -230,12 +233,19 @@ impl Models {
             Ok(gateway) => gateway,
             Err(why) => return Tested { outcome: why.clone(), ..tested },
         };
-        let request = Request {
-            model: remote.id.clone(),
-            messages: vec![Message::new("user", "Say: ok".to_owned())],
-            max_tokens: 1,
-            lane: Arc::from(LANE),
-            ..Request::default()
+        let embeds = self.embedding() == Some(name);
+        let request = Request { model: remote.id.clone(), lane: Arc::from(LANE), ..Request::default() };
+        let request = match embeds {
+            true => Request {
+                texts: vec!["ok".to_owned()],
+                dimensions: self.0.config.models.get(name).and_then(|model| model.dimensions),
+                ..request
+            },
+            false => Request {
+                messages: vec![Message::new("user", "Say: ok".to_owned())],
+                max_tokens: 1,
+                ..request
+            },
         };
         // A call outside of runs: the workspace pays. One that nobody settles is taken for spent in its time.
         let ledger = &self.0.ledger;
@@ -266,9 +276,13 @@ impl Models {
                 tested.answered_by = reply.model.as_deref().map(|model| clipped(model, 100));
                 (tested.input_tokens, tested.output_tokens) = (usage.read, usage.written);
                 // One token is too few for an answer; that one came is enough.
-                tested.ok = reply.error.is_none() && reply.refusal.is_none();
-                let error = || reply.answer().err().map_or_else(String::new, |error| error.to_string());
-                tested.outcome = if tested.ok { "ok".to_owned() } else { error() };
+                let error = match embeds {
+                    true => reply.embedded(1).err(),
+                    false if reply.error.is_none() && reply.refusal.is_none() => None,
+                    false => reply.answer().err(),
+                };
+                tested.ok = error.is_none();
+                tested.outcome = error.map_or_else(|| "ok".to_owned(), |error| error.to_string());
             }
             Err(error) => tested.outcome = error.to_string(),
         }

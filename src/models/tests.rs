@@ -3,6 +3,7 @@
 
 mod agents;
 mod classes;
+mod embeddings;
 mod faults;
 mod money;
 mod queue;

@@ -12,6 +12,7 @@ use tokio::task::AbortHandle;
 use crate::domain::retention::Keep;
 use crate::orchestrator::engine::Engine;
 use crate::store::calls::CACHE_SIZE;
+use crate::store::memory::cache;
 use crate::store::{StoreError, partitions};
 
 /// How often it looks: months are made a quarter of a year ahead, and retention counts in days.
@@ -119,6 +120,7 @@ async fn look(engine: &Engine) -> Result<(), StoreError> {
 async fn forget_calls(engine: &Engine) -> Result<(), StoreError> {
     let store = &engine.store;
     store.trim_cache(CACHE_SIZE).await?;
+    store.trim_embeddings(cache::CACHE_SIZE).await?;
     let Keep::For(span) = engine.calls_kept else { return Ok(()) };
     let kept = SignedDuration::try_from(span.0).unwrap_or(SignedDuration::MAX);
     let before = store.database_time().await?.saturating_sub(kept).unwrap_or(Timestamp::MIN);

@@ -1,12 +1,14 @@
 //! Documents with their chunks and vectors, and [`mod@search`], which finds them again.
 //!
-//! - [`space`] registers an embedding space; the first one becomes the active one;
-//! - [`put`] stores a version, [`supersede`] ends one, [`current`] and [`list`] read.
+//! - [`put`] stores a version, [`supersede`] ends one, [`current`] and [`list`] read;
+//! - [`spaces`] are where vectors can be compared, [`cache`] keeps those that were paid for.
 //!
 //! All writers of one path stand in line behind an advisory lock, taken before anything is read, so
 //! versions have no gap and the same bytes never become two versions.
 
+pub mod cache;
 mod search;
+pub mod spaces;
 
 use std::time::Duration;
 
@@ -23,6 +25,7 @@ use crate::domain::label::Label;
 use crate::store::{Store, StoreError};
 
 pub use search::{Hit, Probe, search};
+pub use spaces::Space;
 
 /// The largest document makes about 7,500 chunks, each an insertion into an HNSW graph: seconds on an
 /// idle machine, and ten times that on a busy one.
@@ -36,20 +39,6 @@ const BATCH: usize = 256;
 
 /// The first key of the advisory locks of this file; the second is the path's hash. Only Steward uses it.
 const PATH_LOCK: i32 = 0x6d65_6d6f;
-
-/// The advisory lock under which spaces are registered.
-const SPACE_LOCK: i64 = 0x6d65_6d6f_7370;
-
-/// A registered embedding space.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Space {
-    /// Its number in the database.
-    pub id: i32,
-    /// How many coordinates its vectors have.
-    pub dimensions: i32,
-    /// Whether searches are asked in it.
-    pub active: bool,
-}
 
 /// A version about to be stored.
 #[derive(Clone, Debug)]
@@ -73,8 +62,8 @@ pub struct NewChunk {
     pub heading: String,
     /// The text.
     pub text: String,
-    /// Its place in the space it is stored with.
-    pub embedding: Vec<f32>,
+    /// Its place in the space it is stored with; `None` when no model could say it.
+    pub embedding: Option<Vec<f32>>,
 }
 
 /// One version of a document.
@@ -98,72 +87,17 @@ pub struct Document {
     pub added_at: Timestamp,
 }
 
-/// The space called `model`, registered with its own HNSW index if it is new. The first space ever
-/// becomes the active one.
-///
-/// # Errors
-/// [`StoreError::Corrupt`] when the space is known with other dimensions; else when the database fails.
-pub async fn space(store: &Store, model: &str, dimensions: usize) -> Result<Space, StoreError> {
-    let known = known_space(store, model).await?;
-    let space = match known {
-        Some(space) => space,
-        None => in_time(WRITE_WAIT, register(store, model, dimensions)).await?,
-    };
-    if usize::try_from(space.dimensions) != Ok(dimensions) {
-        let why = format!("it has {} dimensions, not {dimensions}", space.dimensions);
-        return Err(StoreError::corrupt(format!("the embedding space {model:?}"), why));
-    }
-    Ok(space)
-}
-
-/// The space called `model`, if it is registered.
+/// Stores a version of a document with its vectors in `space` and supersedes the one before; `None` when the
+/// current version already has this digest and label, and nothing was changed. Vectors of a space that has
+/// ceased to be the active one are left out: whoever fills the next one makes them.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn known_space(store: &Store, model: &str) -> Result<Option<Space>, StoreError> {
-    in_time(READ_WAIT, async {
-        let client = store.client().await?;
-        let statement = client.prepare_cached(SPACE).await?;
-        Ok(client.query_opt(&statement, &[&model]).await?.as_ref().map(space_of))
-    })
-    .await
-}
-
-async fn register(store: &Store, model: &str, dimensions: usize) -> Result<Space, StoreError> {
-    let dimensions = i32::try_from(dimensions).unwrap_or(i32::MAX);
-    let mut client = store.client().await?;
-    let tx = client.transaction().await?;
-    tx.execute("select pg_advisory_xact_lock($1)", &[&SPACE_LOCK]).await?;
-    // Somebody may have registered it while we stood in line. Its row and index must not be touched again
-    // then: whoever writes vectors holds locks on both, in the other order.
-    if let Some(row) = tx.query_opt(SPACE, &[&model]).await? {
-        return Ok(space_of(&row));
-    }
-    let row = tx
-        .query_one(
-            "insert into embedding_spaces (model, dimensions, active)
-             values ($1, $2, not exists (select from embedding_spaces where active))
-             returning id, dimensions, active",
-            &[&model, &dimensions],
-        )
-        .await?;
-    let space = space_of(&row);
-    let Space { id, dimensions, .. } = space;
-    tx.batch_execute(&format!(
-        "create index embeddings_space_{id} on embeddings
-         using hnsw ((embedding::vector({dimensions})) vector_cosine_ops) where space_id = {id}"
-    ))
-    .await?;
-    tx.commit().await?;
-    Ok(space)
-}
-
-/// Stores a version of a document in `space` and supersedes the one before; `None` when the current
-/// version already has this digest and label, and nothing was changed.
-///
-/// # Errors
-/// When the database fails.
-pub async fn put(store: &Store, space: Space, new: &NewDocument) -> Result<Option<Document>, StoreError> {
+pub async fn put(
+    store: &Store,
+    space: Option<&Space>,
+    new: &NewDocument,
+) -> Result<Option<Document>, StoreError> {
     in_time(WRITE_WAIT, async {
         let mut client = store.client().await?;
         let tx = client.transaction().await?;
@@ -171,6 +105,9 @@ pub async fn put(store: &Store, space: Space, new: &NewDocument) -> Result<Optio
         if find(&tx, &new.path).await?.is_some_and(|now| now.digest == new.digest && now.label == new.label) {
             return Ok(None);
         }
+        // Until this is over no other space becomes the active one.
+        let active = spaces::hold(&tx).await?;
+        let space = space.map(|space| space.id).filter(|space| Some(*space) == active);
         end_current(&tx, &new.path).await?;
         let id = Uuid::now_v7();
         tx.execute(
@@ -190,7 +127,7 @@ pub async fn put(store: &Store, space: Space, new: &NewDocument) -> Result<Optio
 
 async fn put_chunks(
     tx: &Transaction<'_>,
-    space: Space,
+    space: Option<i32>,
     document: Uuid,
     chunks: &[NewChunk],
 ) -> Result<(), StoreError> {
@@ -201,15 +138,18 @@ async fn put_chunks(
                  select $1, * from unnest($3::integer[], $4::text[], $5::text[])
              )
              insert into embeddings (space_id, document, place, embedding)
-             select $2, $1, * from unnest($3::integer[], $6::vector[])",
+             select $2::integer, $1, made.*
+             from unnest($3::integer[], $6::vector[]) as made (place, embedding)
+             where $2::integer is not null and made.embedding is not null",
         )
         .await?;
     for (batch, first) in chunks.chunks(BATCH).zip((0..).step_by(BATCH)) {
         let places: Vec<i32> = (first..).take(batch.len()).collect();
         let headings: Vec<&str> = batch.iter().map(|chunk| chunk.heading.as_str()).collect();
         let texts: Vec<&str> = batch.iter().map(|chunk| chunk.text.as_str()).collect();
-        let vectors: Vec<Vector> = batch.iter().map(|chunk| chunk.embedding.clone().into()).collect();
-        tx.execute(&insert, &[&document, &space.id, &places, &headings, &texts, &vectors]).await?;
+        let vectors: Vec<Option<Vector>> =
+            batch.iter().map(|chunk| chunk.embedding.clone().map(Vector::from)).collect();
+        tx.execute(&insert, &[&document, &space, &places, &headings, &texts, &vectors]).await?;
     }
     Ok(())
 }
@@ -256,8 +196,6 @@ pub async fn list(store: &Store) -> Result<Vec<Document>, StoreError> {
     .await
 }
 
-const SPACE: &str = "select id, dimensions, active from embedding_spaces where model = $1";
-
 const DOCUMENT: &str = "select d.id, d.path, d.version, d.title, d.digest, d.label, d.added_at,
     (select count(*) from chunks c where c.document = d.id) as chunks from documents d";
 
@@ -283,10 +221,6 @@ async fn end_current(tx: &Transaction<'_>, path: &str) -> Result<bool, StoreErro
     let id: Uuid = row.get("id");
     tx.execute("delete from embeddings where document = $1", &[&id]).await?;
     Ok(true)
-}
-
-fn space_of(row: &Row) -> Space {
-    Space { id: row.get("id"), dimensions: row.get("dimensions"), active: row.get("active") }
 }
 
 fn document_of(row: &Row) -> Result<Document, StoreError> {

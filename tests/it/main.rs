@@ -20,6 +20,7 @@ mod canary;
 mod control;
 mod courier;
 mod dead_rows;
+mod embeddings;
 mod engine;
 mod flow;
 mod flow_door;

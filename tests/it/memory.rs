@@ -4,11 +4,11 @@
 use std::collections::HashSet;
 
 use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, join_all};
+use futures_util::future::join_all;
 use serde_json::json;
 use steward::domain::event::ErrorKind;
 use steward::domain::label::Label;
-use steward::memory::Embedder;
+use steward::memory::{Embedder, Vectors};
 use steward::memory::ingest::{IngestError, LARGEST, MOST_CHUNKS, add, add_path, list, remove};
 use steward::memory::search::{Hit, Query, search, search_action};
 use steward::store::Store;
@@ -25,7 +25,8 @@ async fn added(store: &Store, path: &str, text: &str) -> steward::memory::ingest
 }
 
 async fn found(store: &Store, text: &str) -> Vec<Hit> {
-    search(store, &encoder(), &Query::new(text)).await.unwrap()
+    let found = search(store, &encoder(), &Query::new(text)).await.unwrap();
+    found.hits
 }
 
 #[tokio::test]
@@ -140,8 +141,8 @@ async fn a_search_keeps_to_its_labels_its_folder_and_its_limit() {
             Query { limit, ceiling, prefix: prefix.map(str::to_owned), ..Query::new("When do we pay?") };
         let store = store.clone();
         async move {
-            let hits = search(&store, &encoder(), &query).await.unwrap();
-            hits.into_iter().map(|hit| hit.path).collect::<Vec<_>>()
+            let found = search(&store, &encoder(), &query).await.unwrap();
+            found.hits.into_iter().map(|hit| hit.path).collect::<Vec<_>>()
         }
     };
     assert_eq!(ask(None, None, 5).await.len(), 2);
@@ -177,11 +178,11 @@ impl Embedder for Words {
         "words".to_owned()
     }
 
-    fn dimensions(&self) -> usize {
-        16
+    fn dimensions(&self) -> Option<usize> {
+        Some(16)
     }
 
-    fn embed(&self, texts: Vec<String>) -> BoxFuture<'_, Result<Vec<Vec<f32>>, String>> {
+    fn embed(&self, texts: Vec<String>) -> Vectors<'_> {
         let vector = |text: &String| {
             let mut vector = vec![0.1; 16];
             for byte in text.bytes() {
@@ -205,7 +206,7 @@ async fn a_document_of_five_megabytes_is_taken_and_a_larger_one_refused() {
     book.push_str("## The end\n\nThe gardener did it.\n");
     let taken = add(&store, &Words, "book.md", book.as_bytes(), Label::Owner).await.unwrap();
     assert!(taken.chunks > 7_000, "{taken:?}");
-    let hits = search(&store, &Words, &Query::new("Was it the gardener?")).await.unwrap();
+    let hits = search(&store, &Words, &Query::new("Was it the gardener?")).await.unwrap().hits;
     assert_eq!((hits[0].heading.as_str(), i64::from(hits[0].place)), ("The end", taken.chunks - 1));
 
     let crumbs = "# a\n".repeat(MOST_CHUNKS + 1);
@@ -220,9 +221,12 @@ async fn a_document_of_five_megabytes_is_taken_and_a_larger_one_refused() {
 async fn vectors_of_another_encoder_are_never_compared_but_words_still_are() {
     let store = database().await;
     added(&store, "holidays.md", HOLIDAYS).await;
-    let hits = search(&store, &Words, &Query::new("office")).await.unwrap();
+    let words = search(&store, &Words, &Query::new("office")).await.unwrap();
+    assert!(words.words_only.unwrap().contains("is not in config/models.yaml any more"));
+    let hits = words.hits;
     assert_eq!((hits.len(), hits[0].meaning_rank, hits[0].word_rank), (1, None, Some(1)));
-    add(&store, &Words, "more.md", b"The office has a garden.", Label::Owner).await.unwrap();
+    let more = add(&store, &Words, "more.md", b"The office has a garden.", Label::Owner).await.unwrap();
+    assert!(more.words_only.is_some(), "it says so: {more:?}");
     let hits = found(&store, "garden office").await;
     let more = hits.iter().find(|hit| hit.path == "more.md").unwrap();
     assert_eq!(more.meaning_rank, None);

@@ -9,7 +9,7 @@ use crate::config::check::money;
 use crate::config::check::settings::secret;
 use crate::config::check::templates::{Place, Scope};
 use crate::config::document::Reporter;
-use crate::config::models::{BUILT_IN, HeaderText, Model, Models, Provider};
+use crate::config::models::{BUILT_IN, ENCODER, HeaderText, MOST_DIMENSIONS, Model, Models, Provider};
 use crate::config::nearest;
 use crate::config::node::Path;
 use crate::domain::tier::{Link, WEEKDAYS};
@@ -40,6 +40,7 @@ pub(in crate::config) fn models(report: &mut Reporter<'_>, models: &Models, curr
         model(report, &path, served, currency);
     }
     tiers(report, models);
+    embeddings(report, models, currency);
 }
 
 fn provider(report: &mut Reporter<'_>, path: &Path, provider: &Provider) {
@@ -108,6 +109,11 @@ fn model(report: &mut Reporter<'_>, path: &Path, model: &Model, currency: Option
         ("tokens_per_minute", model.tokens_per_minute == Some(0)),
     ];
     nothing(report, path, &counts);
+    if let Some(wanted) = model.dimensions.filter(|wanted| !(1..=MOST_DIMENSIONS).contains(wanted)) {
+        let message = format!("vectors of {wanted} coordinates cannot be indexed");
+        let mend = format!("write 1 to {MOST_DIMENSIONS}; fewer are quicker and smaller");
+        report.value(&path.key("dimensions"), message, mend);
+    }
     if let (Some(context), Some(most)) = (model.context, model.max_output)
         && most > context
     {
@@ -169,6 +175,32 @@ fn tiers(report: &mut Reporter<'_>, models: &Models) {
                 conditions().expression(report, &Place::Value(&entry.key("when")), when);
             }
         }
+    }
+}
+
+/// The model that embeds: there is no next one, so whatever keeps it from being asked is told at once.
+fn embeddings(report: &mut Reporter<'_>, models: &Models, currency: Option<&str>) {
+    let Some(name) = models.embedding() else { return };
+    let path = Path::top().key("embeddings");
+    let Some(model) = models.models.get(name) else {
+        let known: Vec<&str> =
+            std::iter::once(ENCODER).chain(models.models.keys().map(String::as_str)).collect();
+        let mend = nearest::mend(name, "the models", &known);
+        report.value(&path, format!("there is no model `{name}` that embeds"), mend);
+        return;
+    };
+    if models.providers.get(&model.provider).is_some_and(|provider| !provider.embeddings) {
+        let message = format!("`{name}` cannot embed: its provider has `embeddings: false`");
+        let mend = format!("name a model of another provider, or `{ENCODER}`, which is built in");
+        report.value(&path, message, mend);
+    }
+    if model.price.is_none() {
+        let currency = currency.unwrap_or("USD");
+        let message = format!("`{name}` has no price, so nothing could be embedded");
+        let mend = format!(
+            "add what a million tokens cost to `{name}`: `price: {{ input: 0.00 {currency}, output: 0.00 {currency} }}`"
+        );
+        report.value(&path, message, mend);
     }
 }
 

@@ -77,7 +77,7 @@ fn response(action: &str) -> Option<Value> {
     let object = |properties: Value| Some(json!({"type": "object", "properties": properties}));
     match action {
         "email.send" => object(json!({"message_id": text})),
-        "memory.search" => object(json!({"hits": {"type": "array", "items": {
+        "memory.search" => object(json!({"words_only": {"type": "boolean"}, "hits": {"type": "array", "items": {
             "type": "object",
             "properties": {
                 "document": text, "version": count, "title": text, "heading": text,

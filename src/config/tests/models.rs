@@ -191,3 +191,34 @@ fn a_condition_is_checked_like_every_other() {
         "",
     );
 }
+
+#[test]
+fn the_model_that_embeds_is_one_that_can_be_asked() {
+    let named = |name: &str| Workspace::sound().but(FILE, "tiers:", &format!("embeddings: {name}\ntiers:"));
+    assert_eq!(read(&named("small")).embedding(), Some("small"));
+    assert_eq!(read(&named("encoder")).embedding(), None, "it is built in");
+    assert_eq!(read(&Workspace::sound()).embedding(), None);
+    named("smal").has("config/models.yaml:5:13", "smal", "there is no model `smal` that embeds", "small");
+    named("owner").has("config/models.yaml:5:13", "owner", "there is no model `owner` that embeds", "encoder");
+    named("small").but(FILE, "/v1 }", "/v1, embeddings: false }").has(
+        "config/models.yaml:5:13",
+        "small",
+        "`small` cannot embed: its provider has `embeddings: false`",
+        "or `encoder`, which is built in",
+    );
+    let price = ", price: { input: 0.10 USD, output: 0.20 USD }";
+    named("small").but(FILE, price, "").has(
+        "config/models.yaml:5:13",
+        "small",
+        "`small` has no price, so nothing could be embedded",
+        "price: { input: 0.00 USD, output: 0.00 USD }",
+    );
+    for size in ["0", "4001"] {
+        model(&format!("dimensions: {size}")).has(
+            "config/models.yaml:4:50",
+            size,
+            &format!("vectors of {size} coordinates cannot be indexed"),
+            "write 1 to 4000",
+        );
+    }
+}

@@ -86,6 +86,7 @@ pub(super) fn wait(limits: &Limits, models: &HashMap<String, Limits>, call: &Cal
 
 pub(super) fn verdict(result: &Result<Reply, ModelError>) -> Verdict {
     let error = match result {
+        Ok(reply) if !reply.vectors.is_empty() => reply.error.clone(),
         Ok(reply) => reply.answer().err(),
         Err(error) => Some(error.clone()),
     };

@@ -324,7 +324,7 @@ async fn the_client_underneath_never_asks_twice_by_itself() {
     ] {
         let server = Server::with(vec![line; 5]).await;
         let endpoint = Endpoint::new(&provider(&server.url), Credentials::default()).unwrap();
-        let result = endpoint.chat(&question("m"), &mut Told::default()).await;
+        let result = endpoint.ask(&question("m"), &mut Told::default()).await;
         assert!(result.is_err());
         assert_eq!(server.asked().len(), 1, "{result:?}");
     }
@@ -347,7 +347,7 @@ async fn headers_and_accounts_are_sent_and_no_error_repeats_a_secret() {
     };
     assert!(!format!("{credentials:?}").contains("canary"));
     let endpoint = Endpoint::new(&provider, credentials).unwrap();
-    let error = endpoint.chat(&question("m"), &mut Told::default()).await.unwrap_err();
+    let error = endpoint.ask(&question("m"), &mut Told::default()).await.unwrap_err();
     assert_eq!(error.message, "the key was refused (401): bad key *** and *** of Steward");
     let head = &server.asked()[0].head;
     for line in [

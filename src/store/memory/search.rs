@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::domain::ids::DocumentId;
 use crate::domain::label::Label;
-use crate::store::memory::{READ_WAIT, Space, in_time, label_of};
+use crate::store::memory::{READ_WAIT, Space, in_time, label_of, spaces};
 use crate::store::{Store, StoreError};
 
 /// How much each ranking gives to the fusion: far more than anybody reads, so that a chunk that is good
@@ -26,7 +26,8 @@ const K: usize = 60;
 /// A question of this many different words is a text; its first ones say what it is about.
 const MOST_WORDS: usize = 64;
 
-/// Cosine similarity below which the built-in encoder's neighbours have nothing to do with the question.
+/// Cosine similarity below which the built-in encoder's neighbours have nothing to do with the question. Other
+/// models' vectors are closer together as a rule: for them it only keeps out what is farthest.
 const FLOOR: f64 = 0.2;
 
 /// What to look for, and where.
@@ -35,7 +36,7 @@ pub struct Probe<'a> {
     /// The question in words.
     pub text: &'a str,
     /// The question as a vector, and the space it is in; without it, words alone decide.
-    pub vector: Option<(Space, Vec<f32>)>,
+    pub vector: Option<(&'a Space, Vec<f32>)>,
     /// Only documents at least as trusted.
     pub ceiling: Option<Label>,
     /// Only documents whose path begins so.
@@ -80,10 +81,9 @@ pub struct Hit {
 /// When the database fails.
 pub async fn search(store: &Store, probe: &Probe<'_>) -> Result<Vec<Hit>, StoreError> {
     // No space has the number 0: without a vector, the ranking by meaning is empty.
-    let none = Space { id: 0, dimensions: 1, active: false };
-    let (space, vector) = match &probe.vector {
-        Some((space, vector)) => (*space, Some(Vector::from(vector.clone()))),
-        None => (none, None),
+    let (id, dimensions, vector) = match &probe.vector {
+        Some((space, vector)) => (space.id, space.dimensions, Some(Vector::from(vector.clone()))),
+        None => (0, 1, None),
     };
     let labels: Option<Vec<&str>> = probe.ceiling.map(|ceiling| {
         let all = [Label::Owner, Label::System, Label::Model, Label::Untrusted];
@@ -99,7 +99,7 @@ pub async fn search(store: &Store, probe: &Probe<'_>) -> Result<Vec<Hit>, StoreE
             POOL * 2
         ))
         .await?;
-        let statement = tx.prepare_cached(&statement(space)).await?;
+        let statement = tx.prepare_cached(&statement(id, dimensions)).await?;
         let rows =
             tx.query(&statement, &[&probe.text, &vector, &labels, &probe.prefix, &probe.limit]).await?;
         rows.iter()
@@ -125,8 +125,8 @@ pub async fn search(store: &Store, probe: &Probe<'_>) -> Result<Vec<Hit>, StoreE
 }
 
 /// The statement names its space in full, because only then can PostgreSQL choose that space's own index.
-fn statement(space: Space) -> String {
-    let Space { id, dimensions, .. } = space;
+fn statement(id: i32, dimensions: i32) -> String {
+    let indexed = spaces::indexed(dimensions);
     format!(
         r"
 with scope as not materialized (
@@ -161,7 +161,7 @@ with scope as not materialized (
     select e.document, e.place, scope.path, 1 - (e.embedding::vector({dimensions}) <=> $2::vector) as similarity
     from embeddings e join scope on scope.id = e.document
     where e.space_id = {id}
-    order by e.embedding::vector({dimensions}) <=> $2::vector
+    order by e.embedding::{indexed} <=> $2::vector::{indexed}
     limit {POOL}
 ), by_meaning as (
     select document, place, similarity, row_number() over (order by similarity desc, path, place) as rank

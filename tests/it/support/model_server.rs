@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use serde_json::{Value, json};
 
-/// Answers one request of the chat completions interface.
+/// Answers one request of the chat completions or the embeddings interface.
 pub type Answer = Box<dyn Fn(&Value) -> Response + Send + Sync>;
 
 /// The server; it ends with the test's runtime.
@@ -33,7 +33,9 @@ impl ModelServer {
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let router = Router::new().route("/v1/chat/completions", post(complete));
+        let router = Router::new()
+            .route("/v1/chat/completions", post(complete.clone()))
+            .route("/v1/embeddings", post(complete));
         tokio::spawn(async move { axum::serve(listener, router).await });
         Self { address, requests }
     }
@@ -62,6 +64,30 @@ pub fn says(content: &str) -> Response {
         "usage": {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120},
     });
     axum::Json(body).into_response()
+}
+
+/// Vectors for the texts of a request: a coordinate for each theme that a text has a word of (words of a theme
+/// are divided by `|`), and one that all have, so that none is nothing. `size` coordinates in all.
+pub fn embeds(request: &Value, themes: &[&str], size: usize) -> Response {
+    let vector = |text: &Value| {
+        let text = text.as_str().unwrap().to_lowercase();
+        let has = |theme: &&str| theme.split('|').any(|word| text.contains(word));
+        let mut vector: Vec<f32> = themes.iter().map(|theme| f32::from(u8::from(has(theme)))).collect();
+        vector.push(0.05);
+        vector.resize(size, 0.0);
+        vector
+    };
+    let texts = texts(request);
+    let item = |(index, text)| json!({"object": "embedding", "index": index, "embedding": vector(text)});
+    let data: Vec<Value> = texts.iter().enumerate().map(item).collect();
+    let tokens = 10 * texts.len();
+    let usage = json!({"prompt_tokens": tokens, "total_tokens": tokens});
+    axum::Json(json!({"object": "list", "data": data, "model": request["model"], "usage": usage})).into_response()
+}
+
+/// The texts that a request wants embedded.
+pub fn texts(request: &Value) -> &[Value] {
+    request["input"].as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
 /// An error as providers word it.
