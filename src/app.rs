@@ -137,15 +137,7 @@ impl Service {
             Records::new(store.clone()),
         );
         let embedder: Arc<dyn Embedder> = Arc::new(Embedders::of(&models, &store));
-        let parts = Parts {
-            clock: lease.clock(),
-            lease,
-            store,
-            journal,
-            connectors,
-            embedder,
-            models,
-        };
+        let parts = Parts { clock: lease.clock(), lease, store, journal, connectors, embedder, models };
         let engine = Arc::new(Engine::new(parts, &definitions).await?);
         let door = Door::start(engine).await?;
         let intake =

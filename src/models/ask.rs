@@ -299,7 +299,10 @@ fn no_object(reply: &Reply) -> ModelError {
 }
 
 /// How long to wait before the same model is tried again; `None` when it is not worth it.
-pub(super) fn worth_waiting(error: &ModelError, delays: &mut impl Iterator<Item = Duration>) -> Option<Duration> {
+pub(super) fn worth_waiting(
+    error: &ModelError,
+    delays: &mut impl Iterator<Item = Duration>,
+) -> Option<Duration> {
     if !error.kind.again() || error.retry_after.is_some_and(|asked| asked > PATIENCE) {
         return None;
     }

@@ -232,11 +232,7 @@ impl Inner {
         vectors
     }
 
-    fn judged(
-        &self,
-        result: &Result<Reply, ModelError>,
-        texts: usize,
-    ) -> Result<Vec<Vec<f32>>, ModelError> {
+    fn judged(&self, result: &Result<Reply, ModelError>, texts: usize) -> Result<Vec<Vec<f32>>, ModelError> {
         let vectors = result.as_ref().map_err(Clone::clone)?.embedded(texts)?;
         let size = vectors.first().map_or(0, Vec::len);
         match self.dimensions.filter(|wanted| usize::try_from(*wanted) != Ok(size)) {

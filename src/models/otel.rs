@@ -6,9 +6,9 @@ use tracing::Span;
 use tracing::field::{Empty, display};
 
 use crate::domain::event::ModelCall;
+use crate::models::Remote;
 use crate::models::ask::Target;
 use crate::models::chain::Walk;
-use crate::models::Remote;
 use crate::models::error::ModelError;
 use crate::models::gateway::Outcome;
 use crate::models::wire::{Reply, Request};

@@ -296,7 +296,10 @@ fn wanted(calls: &Value) -> Vec<Wanted> {
 
 /// The vectors in the order of `index`; servers that leave it out or repeat it mean the order of the list.
 fn vectors(data: &Value) -> Vec<Vec<f32>> {
-    #[expect(clippy::cast_possible_truncation, reason = "vectors are of this precision; too much is infinite")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "vectors are of this precision; too much is infinite"
+    )]
     let coordinate = |value: &Value| value.as_f64().map_or(f32::NAN, |number| number as f32);
     let listed = data.as_array().into_iter().flatten().enumerate().map(|(place, item)| {
         let vector = item["embedding"].as_array().into_iter().flatten().map(coordinate);

@@ -122,7 +122,8 @@ async fn the_same_text_is_paid_once_whoever_asks_and_however_often_it_comes_and_
     assert_eq!((asked.len(), asked.values().max()), (2, Some(&1)), "{asked:?}");
     // What is used stays longest when there is too much.
     let embedder = embedder(&store, &config(&server, "small")).await;
-    crate::support::forge::by_hand(&store, "update embedding_cache set used_at = now() - interval '2 days'").await;
+    crate::support::forge::by_hand(&store, "update embedding_cache set used_at = now() - interval '2 days'")
+        .await;
     found(&store, &embedder, "Which flower is thirsty?").await;
     assert_eq!(store.trim_embeddings(1).await.unwrap(), 1);
     found(&store, &embedder, "Which flower is thirsty?").await;
@@ -209,7 +210,10 @@ async fn a_spent_budget_holds_the_filling_up_and_the_next_day_it_goes_on() {
         added(&store, &encoder(), &format!("{n}.md"), &book(&n.to_string(), 32)).await;
     }
     let now: Arc<Mutex<Timestamp>> = Arc::new(Mutex::new("2026-11-25T12:00:00Z".parse().unwrap()));
-    let clock = { let now = now.clone(); Arc::new(move || *now.lock().unwrap()) };
+    let clock = {
+        let now = now.clone();
+        Arc::new(move || *now.lock().unwrap())
+    };
     // A call of 32 texts may cost some 2,000 and costs 320: three of them fit into a day.
     let limits = Limits { per_day: Some(2_900), per_month: None };
     let terms = Terms { limits, zone: TimeZone::UTC, currency: "USD".into(), clock };
@@ -306,7 +310,8 @@ async fn while_another_model_takes_over_every_question_is_answered_by_meaning() 
     assert_eq!(standings(&store).await.unwrap(), [Standing { missing: 0, ..new }]);
     let (client, connection) = store.config().connect(tokio_postgres::NoTls).await.unwrap();
     tokio::spawn(connection);
-    let left = "select (select count(*) from embedding_spaces), (select count(distinct space_id) from embeddings),
+    let left =
+        "select (select count(*) from embedding_spaces), (select count(distinct space_id) from embeddings),
         (select count(*) from pg_indexes where indexname like 'embeddings_space_%')";
     let left = client.query_one(left, &[]).await.unwrap();
     assert_eq!((left.get::<_, i64>(0), left.get::<_, i64>(1), left.get::<_, i64>(2)), (1, 1, 1));
@@ -484,7 +489,8 @@ async fn the_service_embeds_with_the_model_of_its_settings_and_says_when_it_cann
     let answer = app.get("/api/v1/memory/search?q=Which%20flower%3F").await;
     assert_eq!((&answer["hits"][0]["path"], &answer["words_only"]), (&json!("garden.md"), &Value::Null));
     let models = app.get("/api/v1/models").await;
-    let embeds: Vec<&Value> = models["models"].as_array().unwrap().iter().map(|model| &model["embeds"]).collect();
+    let embeds: Vec<&Value> =
+        models["models"].as_array().unwrap().iter().map(|model| &model["embeds"]).collect();
     assert_eq!(embeds, [true, false]);
     eventually("the cost being shown", || async {
         let spent = app.get("/api/v1/spend?by=model").await;

@@ -8,9 +8,9 @@ use futures_util::future::join_all;
 use serde_json::json;
 use steward::domain::event::ErrorKind;
 use steward::domain::label::Label;
-use steward::memory::{Embedder, Vectors};
 use steward::memory::ingest::{IngestError, LARGEST, MOST_CHUNKS, add, add_path, list, remove};
 use steward::memory::search::{Hit, Query, search, search_action};
+use steward::memory::{Embedder, Vectors};
 use steward::store::Store;
 
 use crate::support::{database, encoder};

@@ -36,7 +36,9 @@ pub(in crate::config) fn models(report: &mut Reporter<'_>, models: &Models, curr
             let mend = nearest::mend(&served.provider, "the providers", &providers);
             report.value(&path.key("provider"), format!("there is no provider `{}`", served.provider), mend);
         }
-        money::priced(report, &path, name, served, currency);
+        if models.embedding() != Some(name) {
+            money::priced(report, &path, name, served, currency);
+        }
         model(report, &path, served, currency);
     }
     tiers(report, models);

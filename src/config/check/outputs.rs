@@ -77,13 +77,15 @@ fn response(action: &str) -> Option<Value> {
     let object = |properties: Value| Some(json!({"type": "object", "properties": properties}));
     match action {
         "email.send" => object(json!({"message_id": text})),
-        "memory.search" => object(json!({"words_only": {"type": "boolean"}, "hits": {"type": "array", "items": {
-            "type": "object",
-            "properties": {
-                "document": text, "version": count, "title": text, "heading": text,
-                "place": text, "text": text, "score": {"type": "number"},
-            },
-        }}})),
+        "memory.search" => {
+            object(json!({"words_only": {"type": "boolean"}, "hits": {"type": "array", "items": {
+                "type": "object",
+                "properties": {
+                    "document": text, "version": count, "title": text, "heading": text,
+                    "place": text, "text": text, "score": {"type": "number"},
+                },
+            }}}))
+        }
         "records.get" => object(json!({
             "found": {"type": "boolean"}, "kind": text, "key": text, "version": count, "data": true,
         })),

@@ -199,7 +199,12 @@ fn the_model_that_embeds_is_one_that_can_be_asked() {
     assert_eq!(read(&named("encoder")).embedding(), None, "it is built in");
     assert_eq!(read(&Workspace::sound()).embedding(), None);
     named("smal").has("config/models.yaml:5:13", "smal", "there is no model `smal` that embeds", "small");
-    named("owner").has("config/models.yaml:5:13", "owner", "there is no model `owner` that embeds", "encoder");
+    named("owner").has(
+        "config/models.yaml:5:13",
+        "owner",
+        "there is no model `owner` that embeds",
+        "encoder",
+    );
     named("small").but(FILE, "/v1 }", "/v1, embeddings: false }").has(
         "config/models.yaml:5:13",
         "small",

@@ -22,10 +22,7 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn cached_embeddings(
-        &self,
-        keys: &[Digest],
-    ) -> Result<HashMap<Digest, Vec<f32>>, StoreError> {
+    pub async fn cached_embeddings(&self, keys: &[Digest]) -> Result<HashMap<Digest, Vec<f32>>, StoreError> {
         let keys: Vec<&[u8]> = keys.iter().map(|key| &key.0[..]).collect();
         in_time(READ_WAIT, async {
             let client = self.client().await?;

@@ -378,7 +378,8 @@ async fn condemned(store: &Store) -> Result<Vec<i32>, StoreError> {
     let mut client = store.client().await?;
     let tx = client.transaction().await?;
     tx.execute("select pg_advisory_xact_lock($1)", &[&SPACE_LOCK]).await?;
-    let sql = "update embedding_spaces set model = 'dropped ' || id where not active and not wanted returning id";
+    let sql =
+        "update embedding_spaces set model = 'dropped ' || id where not active and not wanted returning id";
     let condemned = tx.query(sql, &[]).await?.iter().map(|row| row.get("id")).collect();
     tx.commit().await?;
     Ok(condemned)

@@ -82,7 +82,8 @@ pub fn embeds(request: &Value, themes: &[&str], size: usize) -> Response {
     let data: Vec<Value> = texts.iter().enumerate().map(item).collect();
     let tokens = 10 * texts.len();
     let usage = json!({"prompt_tokens": tokens, "total_tokens": tokens});
-    axum::Json(json!({"object": "list", "data": data, "model": request["model"], "usage": usage})).into_response()
+    axum::Json(json!({"object": "list", "data": data, "model": request["model"], "usage": usage}))
+        .into_response()
 }
 
 /// The texts that a request wants embedded.
