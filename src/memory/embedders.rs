@@ -23,12 +23,13 @@ pub trait Embedder: Send + Sync {
     /// How many coordinates a vector has, if that is known before there is one.
     fn dimensions(&self) -> Option<usize>;
 
-    /// One vector per text, in the same order. No text may be blank. Fails with one sentence for the owner.
-    fn embed(&self, texts: Vec<String>) -> Vectors<'_>;
+    /// One vector per text, in the same order, of `size` coordinates when that is known. No text may be blank.
+    /// Fails with one sentence for the owner.
+    fn embed(&self, texts: Vec<String>, size: Option<usize>) -> Vectors<'_>;
 
     /// As [`Embedder::embed`], in the space of that name; `None` when no vectors of it can be made any more.
-    fn embed_in(&self, space: &str, texts: Vec<String>) -> Option<Vectors<'_>> {
-        self.knows(space).then(|| self.embed(texts))
+    fn embed_in(&self, space: &str, texts: Vec<String>, size: Option<usize>) -> Option<Vectors<'_>> {
+        self.knows(space).then(|| self.embed(texts, size))
     }
 
     /// Whether [`Embedder::embed_in`] can be asked for vectors of that space.
@@ -46,12 +47,12 @@ impl<E: Embedder + ?Sized> Embedder for Arc<E> {
         (**self).dimensions()
     }
 
-    fn embed(&self, texts: Vec<String>) -> Vectors<'_> {
-        (**self).embed(texts)
+    fn embed(&self, texts: Vec<String>, size: Option<usize>) -> Vectors<'_> {
+        (**self).embed(texts, size)
     }
 
-    fn embed_in(&self, space: &str, texts: Vec<String>) -> Option<Vectors<'_>> {
-        (**self).embed_in(space, texts)
+    fn embed_in(&self, space: &str, texts: Vec<String>, size: Option<usize>) -> Option<Vectors<'_>> {
+        (**self).embed_in(space, texts, size)
     }
 
     fn knows(&self, space: &str) -> bool {
@@ -68,7 +69,7 @@ impl Embedder for Encoder {
         Some(Self::dimensions(self))
     }
 
-    fn embed(&self, texts: Vec<String>) -> Vectors<'_> {
+    fn embed(&self, texts: Vec<String>, _: Option<usize>) -> Vectors<'_> {
         async move { Self::embed(self, texts).await.map_err(|error| error.to_string()) }.boxed()
     }
 }
@@ -82,8 +83,8 @@ impl Embedder for RemoteEmbedder {
         Self::dimensions(self)
     }
 
-    fn embed(&self, texts: Vec<String>) -> Vectors<'_> {
-        async move { Self::embed(self, texts).await.map_err(|error| error.to_string()) }.boxed()
+    fn embed(&self, texts: Vec<String>, size: Option<usize>) -> Vectors<'_> {
+        async move { Self::embed(self, texts, size).await.map_err(|error| error.to_string()) }.boxed()
     }
 }
 
@@ -125,12 +126,12 @@ impl Embedder for Embedders {
         self.own.dimensions()
     }
 
-    fn embed(&self, texts: Vec<String>) -> Vectors<'_> {
-        self.own.embed(texts)
+    fn embed(&self, texts: Vec<String>, size: Option<usize>) -> Vectors<'_> {
+        self.own.embed(texts, size)
     }
 
-    fn embed_in(&self, space: &str, texts: Vec<String>) -> Option<Vectors<'_>> {
-        self.all().find(|embedder| embedder.space() == space).map(|embedder| embedder.embed(texts))
+    fn embed_in(&self, space: &str, texts: Vec<String>, size: Option<usize>) -> Option<Vectors<'_>> {
+        self.all().find(|embedder| embedder.space() == space).map(|embedder| embedder.embed(texts, size))
     }
 
     fn knows(&self, space: &str) -> bool {
@@ -148,7 +149,7 @@ pub(super) async fn embed(
     wait: Duration,
 ) -> Result<Vec<Vec<f32>>, String> {
     let wanted = texts.len();
-    let Some(made) = embedder.embed_in(space, texts) else {
+    let Some(made) = embedder.embed_in(space, texts, dimensions) else {
         return Err("the model that embedded the documents is not in config/models.yaml any more".to_owned());
     };
     let vectors = tokio::time::timeout(wait, made)

@@ -32,6 +32,9 @@ const FIRST_PAUSE: Duration = Duration::from_secs(5);
 /// for in vain, such as vectors of a wrong size, is so at most this often.
 const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 
+/// Passes of one look: what came in during one is left for the next, and each is much shorter than the last.
+const PASSES: usize = 5;
+
 /// How long one batch may take, with its wait in the queue and its retries; gateways give up long before.
 const PATIENCE: Duration = Duration::from_secs(900);
 
@@ -54,8 +57,8 @@ pub enum FillError {
 pub enum Looked {
     /// The wanted space answers, and nothing is missing.
     Settled,
-    /// Another node fills, or has another model: nothing to do here.
-    NotOurs,
+    /// Not all is done: another node is at it, or documents came in meanwhile. The next look goes on.
+    Pending,
 }
 
 /// Looks after the spaces until the handle is aborted: a look that is cut short has lost at most one batch.
@@ -119,23 +122,26 @@ async fn look_once(
 }
 
 async fn look_into_wanted(store: &Store, embedder: &dyn Embedder) -> Result<Looked, FillError> {
-    let Some(space) = spaces::wanted(store).await? else { return Ok(Looked::NotOurs) };
+    let Some(space) = spaces::wanted(store).await? else { return Ok(Looked::Pending) };
     if spaces::settled(store, &space).await? {
         return Ok(Looked::Settled);
     }
     if !embedder.knows(&space.model) {
-        return Ok(Looked::NotOurs);
+        return Ok(Looked::Pending);
     }
-    let Some(turn) = Turn::take(store).await? else { return Ok(Looked::NotOurs) };
-    fill(store, embedder, &space, &turn).await?;
-    if spaces::switch(store, &space).await? {
-        if !space.active {
-            tracing::info!(space = space.model, "memory is searched with another model from now on");
+    let Some(turn) = Turn::take(store).await? else { return Ok(Looked::Pending) };
+    for _ in 0..PASSES {
+        fill(store, embedder, &space, &turn).await?;
+        if spaces::switch(store, &space).await? {
+            if !space.active {
+                tracing::info!(space = space.model, "memory is searched with another model from now on");
+            }
+            spaces::drop_others(store).await?;
+            break;
         }
-        spaces::drop_others(store).await?;
     }
     let settled = spaces::settled(store, &space).await?;
-    Ok(if settled { Looked::Settled } else { Looked::NotOurs })
+    Ok(if settled { Looked::Settled } else { Looked::Pending })
 }
 
 async fn announce(store: &Store, embedder: &dyn Embedder) -> Result<(), FillError> {

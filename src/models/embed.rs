@@ -94,11 +94,13 @@ impl RemoteEmbedder {
         self.0.dimensions.and_then(|wanted| usize::try_from(wanted).ok())
     }
 
-    /// One vector per text, in order.
+    /// One vector per text, in order, each of `size` coordinates, if somebody knows how many there must be:
+    /// others are not kept, nor taken from what is kept.
     ///
     /// # Errors
     /// Why the model gave none; of what was paid for until then nothing is lost.
-    pub async fn embed(&self, texts: Vec<String>) -> Result<Vec<Vec<f32>>, ModelError> {
+    pub async fn embed(&self, texts: Vec<String>, size: Option<usize>) -> Result<Vec<Vec<f32>>, ModelError> {
+        let size = size.or(self.dimensions());
         let keys: Vec<Digest> = texts.iter().map(|text| self.key(text)).collect();
         let mut by_key: HashMap<Digest, String> = keys.iter().copied().zip(texts).collect();
         let mut vectors = HashMap::with_capacity(by_key.len());
@@ -106,7 +108,8 @@ impl RemoteEmbedder {
         distinct.retain(|key| vectors.insert(*key, Vec::new()).is_none());
         for batch in batches(&distinct, |key| by_key.get(key).map_or(0, String::len)) {
             let turn = self.0.under_way.turn(batch).await;
-            let kept = self.0.kept(batch).await?;
+            let mut kept = self.0.kept(batch).await?;
+            kept.retain(|_, vector| size.is_none_or(|size| size == vector.len()));
             let missing: Vec<(Digest, String)> = batch
                 .iter()
                 .filter(|key| !kept.contains_key(key))
@@ -118,7 +121,7 @@ impl RemoteEmbedder {
             }
             let this = Arc::clone(&self.0);
             let made = tokio::spawn(async move {
-                let made = this.make(missing).await;
+                let made = this.make(missing, size).await;
                 drop(turn);
                 made
             });
@@ -142,7 +145,11 @@ impl Inner {
 
     /// Asks the model, and once more for the beginnings alone if it finds something wrong with the texts: most
     /// likely one of them is longer than it reads.
-    async fn make(&self, texts: Vec<(Digest, String)>) -> Result<Vec<(Digest, Vec<f32>)>, ModelError> {
+    async fn make(
+        &self,
+        texts: Vec<(Digest, String)>,
+        size: Option<usize>,
+    ) -> Result<Vec<(Digest, Vec<f32>)>, ModelError> {
         let cannot = |why: &str| ModelError::new(Kind::Inapplicable, why);
         let Some(remote) = self.models.0.remotes.get(&self.name) else {
             return Err(cannot("there is no such model in config/models.yaml"));
@@ -151,11 +158,11 @@ impl Inner {
         let (keys, texts): (Vec<Digest>, Vec<String>) = texts.into_iter().unzip();
         let most = remote.context.map_or(usize::MAX, |tokens| bytes_of(tokens as usize));
         let request = self.request(remote, texts.iter().map(|text| beginning(text, most)));
-        let vectors = match self.ask(gateway, remote, &request).await {
+        let vectors = match self.ask(gateway, remote, &request, size).await {
             Err(error) if error.kind == Kind::Rejected && texts.iter().any(|text| text.len() > SHORT) => {
                 tracing::warn!(model = self.name, %error, "texts are embedded by their beginnings alone");
                 let request = self.request(remote, texts.iter().map(|text| beginning(text, SHORT)));
-                self.ask(gateway, remote, &request).await?
+                self.ask(gateway, remote, &request, size).await?
             }
             asked => asked?,
         };
@@ -184,10 +191,11 @@ impl Inner {
         gateway: &Gateway,
         remote: &Remote,
         request: &Request,
+        size: Option<usize>,
     ) -> Result<Vec<Vec<f32>>, ModelError> {
         let mut delays = delays();
         loop {
-            let error = match self.call(gateway, remote, request).await {
+            let error = match self.call(gateway, remote, request, size).await {
                 Ok(vectors) => return Ok(vectors),
                 Err(error) => error,
             };
@@ -204,6 +212,7 @@ impl Inner {
         gateway: &Gateway,
         remote: &Remote,
         request: &Request,
+        size: Option<usize>,
     ) -> Result<Vec<Vec<f32>>, ModelError> {
         let ledger = self.models.ledger();
         let payer = Payer::workspace(gateway.patience());
@@ -226,22 +235,27 @@ impl Inner {
                 None => ledger.release(reserved.id),
             }
         }
-        let vectors = self.judged(&call.result, request.texts.len());
+        let vectors = judged(&call.result, request.texts.len(), size);
         let coordinates = vectors.as_ref().map(|vectors| vectors.first().map_or(0, Vec::len));
         otel::embedded(&span, &call, coordinates, cost.unwrap_or(0));
         vectors
     }
+}
 
-    fn judged(&self, result: &Result<Reply, ModelError>, texts: usize) -> Result<Vec<Vec<f32>>, ModelError> {
-        let vectors = result.as_ref().map_err(Clone::clone)?.embedded(texts)?;
-        let size = vectors.first().map_or(0, Vec::len);
-        match self.dimensions.filter(|wanted| usize::try_from(*wanted) != Ok(size)) {
-            Some(wanted) => {
-                let why = format!("it gave vectors of {size} coordinates, not of {wanted} as asked");
-                Err(ModelError::new(Kind::Invalid, why))
-            }
-            None => Ok(vectors.to_vec()),
+/// The vectors, if there is a sound one of the right size for each text.
+fn judged(
+    result: &Result<Reply, ModelError>,
+    texts: usize,
+    size: Option<usize>,
+) -> Result<Vec<Vec<f32>>, ModelError> {
+    let vectors = result.as_ref().map_err(Clone::clone)?.embedded(texts)?;
+    let given = vectors.first().map_or(0, Vec::len);
+    match size.filter(|wanted| *wanted != given) {
+        Some(wanted) => {
+            let why = format!("it gave vectors of {given} coordinates, not of {wanted}");
+            Err(ModelError::new(Kind::Invalid, why))
         }
+        None => Ok(vectors.to_vec()),
     }
 }
 

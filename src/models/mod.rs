@@ -10,7 +10,7 @@
 //! | `gateway` | the actor per provider: fair queue, limits, breaker |
 //! | `limits`, `headers` | rate limits: the owner's, and what providers say of theirs |
 //! | `breakers` | breakers kept in the database, shared between nodes |
-//! | `openai`, `wire`, `stream` | one HTTP call in the OpenAI format, whole or in pieces |
+//! | `openai`, `wire`, `stream`, `vectors` | one HTTP call in the OpenAI format, whole or in pieces |
 //! | `estimate`, `price` | tokens before a call, money after it |
 //! | `survey` | every model as the owner sees it, and whether it answers |
 //! | `record` | what was said, kept word for word; answers that serve again |
@@ -47,6 +47,7 @@ pub mod survey;
 #[cfg(test)]
 mod tests;
 pub mod tools;
+mod vectors;
 mod wire;
 pub mod witness;
 

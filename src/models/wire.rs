@@ -11,6 +11,7 @@ use crate::domain::label::Label;
 use crate::domain::tool::Tool;
 use crate::models::error::{Kind, ModelError, clipped};
 use crate::models::record::Tape;
+use crate::models::vectors;
 use crate::models::witness::Hear;
 
 /// How much of what a provider says about an error is passed on, characters.
@@ -170,13 +171,11 @@ impl Request {
 
     /// The request's body.
     pub(crate) fn body(&self, dialect: Dialect) -> Value {
+        if !self.texts.is_empty() {
+            return vectors::body(self);
+        }
         let mut body = Map::new();
         body.insert("model".into(), json!(self.model));
-        if !self.texts.is_empty() {
-            body.insert("input".into(), json!(self.texts));
-            body.extend(self.dimensions.map(|wanted| ("dimensions".to_owned(), json!(wanted))));
-            return Value::Object(body);
-        }
         body.insert("messages".into(), json!(self.messages));
         body.insert("stream".into(), json!(self.hear.is_some()));
         if self.hear.is_some() && dialect.stream_usage {
@@ -276,7 +275,7 @@ impl From<Value> for Reply {
             finish: text(&choice["finish_reason"]),
             model: text(&value["model"]),
             tool_calls: wanted(&message["tool_calls"]),
-            vectors: vectors(&value["data"]),
+            vectors: vectors::read(&value["data"]),
             input_tokens: read.unwrap_or(0),
             cached_tokens: cached.unwrap_or(0).min(read.unwrap_or(0)),
             output_tokens: written.unwrap_or(0),
@@ -292,22 +291,6 @@ impl From<Value> for Reply {
 fn wanted(calls: &Value) -> Vec<Wanted> {
     let calls = calls.as_array().into_iter().flatten().enumerate();
     calls.filter(|(_, call)| call.is_object()).map(|(index, call)| Wanted::read(index, call)).collect()
-}
-
-/// The vectors in the order of `index`; servers that leave it out or repeat it mean the order of the list.
-fn vectors(data: &Value) -> Vec<Vec<f32>> {
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "vectors are of this precision; too much is infinite"
-    )]
-    let coordinate = |value: &Value| value.as_f64().map_or(f32::NAN, |number| number as f32);
-    let listed = data.as_array().into_iter().flatten().enumerate().map(|(place, item)| {
-        let vector = item["embedding"].as_array().into_iter().flatten().map(coordinate);
-        (item["index"].as_u64().unwrap_or(place as u64), vector.collect())
-    });
-    let mut listed: Vec<(u64, Vec<f32>)> = listed.collect();
-    listed.sort_by_key(|(index, _)| *index);
-    listed.into_iter().map(|(_, vector)| vector).collect()
 }
 
 /// The first of these counts that is there; some servers write them with a decimal point.
@@ -356,29 +339,6 @@ impl Reply {
             }
             _ if self.text.trim().is_empty() => Err(ModelError::new(Kind::Empty, "it answered with nothing")),
             _ => Ok(&self.text),
-        }
-    }
-}
-
-impl Reply {
-    /// One sound vector for each of `texts`, all of the same size, or why not.
-    pub(crate) fn embedded(&self, texts: usize) -> Result<&[Vec<f32>], ModelError> {
-        if let Some(error) = &self.error {
-            return Err(error.clone());
-        }
-        let invalid = |why: String| Err(ModelError::new(Kind::Invalid, why));
-        if self.vectors.len() != texts {
-            return invalid(format!("it gave {} vectors for {texts} texts", self.vectors.len()));
-        }
-        let size = self.vectors.first().map_or(0, Vec::len);
-        let sound = |vector: &Vec<f32>| {
-            vector.len() == size
-                && vector.iter().all(|coordinate| coordinate.is_finite())
-                && vector.iter().any(|coordinate| *coordinate != 0.0)
-        };
-        match self.vectors.iter().all(sound) {
-            true => Ok(&self.vectors),
-            false => invalid("it gave vectors that are none".to_owned()),
         }
     }
 

@@ -20,6 +20,7 @@ mod canary;
 mod control;
 mod courier;
 mod dead_rows;
+mod embedding_switch;
 mod embeddings;
 mod engine;
 mod flow;

@@ -182,7 +182,7 @@ impl Embedder for Words {
         Some(16)
     }
 
-    fn embed(&self, texts: Vec<String>) -> Vectors<'_> {
+    fn embed(&self, texts: Vec<String>, _: Option<usize>) -> Vectors<'_> {
         let vector = |text: &String| {
             let mut vector = vec![0.1; 16];
             for byte in text.bytes() {

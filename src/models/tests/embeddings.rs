@@ -56,7 +56,8 @@ impl Embedding {
 
     async fn embed(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>, (Kind, String)> {
         let texts = texts.iter().map(|text| (*text).to_owned()).collect();
-        let made = tokio::time::timeout(LIMIT, self.embedder.embed(texts)).await.expect("an end in time");
+        let made =
+            tokio::time::timeout(LIMIT, self.embedder.embed(texts, None)).await.expect("an end in time");
         made.map_err(|error| (error.kind, error.message))
     }
 
@@ -170,7 +171,7 @@ async fn another_size_than_the_owner_asked_for_is_no_answer() {
         config.models.get_mut("one").unwrap().dimensions = Some(3);
     })
     .await;
-    let why = "it gave vectors of 2 coordinates, not of 3 as asked";
+    let why = "it gave vectors of 2 coordinates, not of 3";
     assert_eq!(it.embed(&["x"]).await.unwrap_err(), (Kind::Invalid, why.to_owned()));
 }
 
@@ -252,7 +253,7 @@ async fn a_free_model_needs_no_budget() {
 async fn a_call_that_nobody_waits_for_any_more_is_brought_to_its_end_and_settled() {
     let go = Arc::new(Notify::new());
     let it = Embedding::new(vec![Line::Held(go.clone(), body(&data(&[ONE])))]).await;
-    let mut asking = Box::pin(it.embedder.embed(vec!["x".into()]));
+    let mut asking = Box::pin(it.embedder.embed(vec!["x".into()], None));
     while it.server.asked().is_empty() {
         let turn = tokio::time::timeout(Duration::from_millis(5), asking.as_mut()).await;
         assert!(turn.is_err(), "it is held");

@@ -47,7 +47,7 @@ impl Store {
         .await
     }
 
-    /// Keeps vectors, each under its key; what is kept already stays.
+    /// Keeps vectors, each under its key, in place of what was there.
     ///
     /// # Errors
     /// When the database fails.
@@ -58,7 +58,8 @@ impl Store {
             let client = self.client().await?;
             let sql = "insert into embedding_cache (key, embedding)
                        select * from unnest($1::bytea[], $2::vector[]) order by 1
-                       on conflict on constraint embedding_cache_pk do nothing";
+                       on conflict on constraint embedding_cache_pk do update
+                           set embedding = excluded.embedding, used_at = excluded.used_at";
             client.execute(&client.prepare_cached(sql).await?, &[&keys, &vectors]).await?;
             Ok(())
         })

@@ -3,6 +3,7 @@
 pub mod asking;
 pub mod bench;
 pub mod database;
+pub mod embedding;
 pub mod forge;
 pub mod model_server;
 pub mod process;
