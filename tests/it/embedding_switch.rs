@@ -1,6 +1,7 @@
 //! Another model takes over while questions are being answered: in the background, by one node, across crashes,
 //! and without a moment in which meaning is not searched.
 
+use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::json;
@@ -9,13 +10,14 @@ use steward::memory::filling::{Looked, Standing, settle, standings};
 use steward::memory::ingest::remove;
 use steward::memory::{Embedder, Embedders, Vectors};
 use steward::store::Store;
+use tokio::process::Command;
 use tokio::sync::Semaphore;
 
 use crate::support::embedding::{
     FLOWERS, active, added, asked, book, config, embedder, means, models_yaml, server,
 };
 use crate::support::process::Process;
-use crate::support::{database, encoder, eventually};
+use crate::support::{PATIENCE, database, encoder, eventually};
 
 /// Lets a batch through for each permit.
 struct Paced<'a> {
@@ -234,8 +236,19 @@ async fn killed_while_documents_are_embedded_anew_it_goes_on_and_pays_for_none_t
     process.stop().await;
 
     std::fs::write(workspace.join("config/models.yaml"), models_yaml(&server)).unwrap();
-    let doomed = Process::start_with(&workspace, &[("STEWARD_FAILPOINT", failpoint::SPACE_FILLED)]).await;
-    doomed.died().await;
+    // It may die before it says where it listens.
+    let mut doomed = Command::new(env!("CARGO_BIN_EXE_steward"))
+        .args(["up", "--listen", "127.0.0.1:0", "--workspace"])
+        .arg(&workspace)
+        .env_remove("STEWARD_DATABASE_URL")
+        .env("STEWARD_FAILPOINT", failpoint::SPACE_FILLED)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let status = tokio::time::timeout(PATIENCE, doomed.wait()).await.expect("it dies").unwrap();
+    assert!(!status.success(), "{status}");
     assert_eq!(asked(&server).len(), 32, "it died after the first batch");
 
     let process = Process::start(&workspace, None).await;
