@@ -41,3 +41,5 @@ mod schema;
 mod survival;
 mod walkthrough;
 mod watch;
+mod web;
+mod web_browser;
