@@ -122,8 +122,8 @@ pub fn stretches(events: &[(Event, Timestamp)], now: Timestamp) -> BTreeMap<Step
         let (Some(step), Some(next)) = (event.step(), begins(event)) else { continue };
         let before = under_way.remove(step);
         match (before, next) {
-            (Some((doing, from)), Some(next)) if doing == next => {
-                drop(under_way.insert(step.clone(), (doing, from)))
+            (Some(before), Some(next)) if before.0 == next => {
+                under_way.insert(step.clone(), before);
             }
             (before, next) => {
                 let ended = before.map(|(doing, from)| Stretch { doing, from, until: *at });
