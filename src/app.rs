@@ -165,7 +165,7 @@ impl Service {
         let token = token(&state)?;
         let announcement = Announcement::make(&state, door.engine().node(), &format!("http://{address}"))?;
         let email_secret = SecretRef::Env(EMAIL_HOOK_SECRET.into()).resolve();
-        let web = Web::new(definitions.settings.public_url.clone().map_or_else(|| local_url(address), Ok)?);
+        let web = Web::new(definitions.channels.public_url.clone().map_or_else(|| local_url(address), Ok)?);
         let api = ApiState::new(door.clone(), definitions.clone(), &token, email_secret, web);
         let router = ui::serve(api.clone());
         let (stop_listening, stopped) = oneshot::channel::<()>();

@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use jiff::tz::TimeZone;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use url::Url;
 
 use crate::config::secret::SecretRef;
 use crate::domain::admission::AGEING;
@@ -25,10 +24,6 @@ pub struct Settings {
     #[serde(default = "loopback")]
     #[schemars(with = "String", extend("format" = "socket"))]
     pub listen: SocketAddr,
-    /// Where people reach the web inbox, such as `https://steward.example.com`: links lead there, and with
-    /// `https` its cookies never travel in the clear. The address it listens on when absent.
-    #[serde(default)]
-    pub public_url: Option<Url>,
     /// The mailboxes that workflows listen to, by name, each with the addresses it is reached under.
     #[serde(default)]
     pub mailboxes: BTreeMap<String, Vec<String>>,

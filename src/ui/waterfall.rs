@@ -270,6 +270,7 @@ mod tests {
             digest: Digest::ZERO,
             action: None,
             form: None,
+            risk: crate::domain::risk::Risk::default(),
             due_at: None,
             allows_micros: None,
         };

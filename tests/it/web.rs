@@ -225,9 +225,9 @@ async fn a_session_ends_when_its_owner_leaves_everywhere_or_stays_away() {
 #[tokio::test]
 async fn behind_tls_the_cookie_never_travels_in_the_clear() {
     let app = app_with(|workspace| {
-        let path = workspace.join("config/settings.yaml");
-        let settings = std::fs::read_to_string(&path).unwrap();
-        std::fs::write(&path, format!("{settings}\npublic_url: https://steward.example\n")).unwrap();
+        let path = workspace.join("config/channels.yaml");
+        let channels = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, format!("{channels}\npublic_url: https://steward.example\n")).unwrap();
     })
     .await;
     let link = link(&app).await;

@@ -6,7 +6,6 @@ use std::collections::btree_map::Entry;
 use lettre::Address;
 use lettre::message::Mailbox;
 use serde_json::{Value, json};
-use url::Url;
 
 use crate::config::check::money;
 use crate::config::check::templates::{Place, Scope};
@@ -49,11 +48,6 @@ pub(in crate::config) fn settings(report: &mut Reporter<'_>, settings: &Settings
         let message = format!("`{currency}` is not a currency");
         report.value(&workspace.key("currency"), message, "write three capital letters, such as `USD`");
     }
-    if let Some(url) = settings.public_url.as_ref().filter(|url| !is_origin(url)) {
-        let message = format!("`{url}` is not where a browser finds the web inbox");
-        let mend = "write scheme, host and perhaps a port, such as `https://steward.example.com`";
-        report.value(&Path::top().key("public_url"), message, mend);
-    }
     money::spending(report, &settings.budget, currency);
     mailboxes(report, settings);
     retention(report, settings.retention);
@@ -68,16 +62,6 @@ pub(super) fn retention(report: &mut Reporter<'_>, keep: Option<Keep>) {
             format!("`{span}` is too short: a run's keys go with it, and senders may repeat for days");
         report.value(&Path::top().key("retention"), message, format!("write at least `{SHORTEST}`"));
     }
-}
-
-/// A cookie is bound to a host, not to a path below it.
-fn is_origin(url: &Url) -> bool {
-    matches!(url.scheme(), "http" | "https")
-        && url.path() == "/"
-        && url.query().is_none()
-        && url.fragment().is_none()
-        && url.username().is_empty()
-        && url.password().is_none()
 }
 
 fn mailboxes(report: &mut Reporter<'_>, settings: &Settings) {
