@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::api::ApiState;
 use crate::api::problem::Problem;
 use crate::api::session::Session;
+use crate::domain::ids::ReviewId;
 use crate::store::effects::EffectRow;
 use crate::store::reviews::ReviewRow;
 use crate::store::runs::RunRow;
@@ -31,6 +32,8 @@ const TITLE: usize = 90;
 
 /// Something to decide.
 struct ReviewCard {
+    /// So that it stays itself while others come and go.
+    id: ReviewId,
     href: String,
     title: Inert,
     wants: &'static str,
@@ -114,6 +117,7 @@ pub(super) async fn live(state: &ApiState) -> Result<HomeLive, Problem> {
 
 fn review_card(row: &ReviewRow, clock: &Clock) -> ReviewCard {
     ReviewCard {
+        id: row.id,
         href: format!("/reviews/{}", row.id),
         title: Inert::glimpse(&row.title, TITLE),
         wants: match row.ask.as_str() {

@@ -229,6 +229,7 @@ async fn pages_move_by_themselves_while_they_are_looked_at() {
     run.open(&format!("{}/runs/{}", app.url, review["run"].as_str().unwrap())).await;
     run.until("the run waiting", "document.querySelector('.waits') !== null").await;
     run.click(".step:last-child summary").await;
+    run.until("the step being open", "document.querySelector('.step:last-child details').open").await;
     let yes = json!({"verdict": "approved", "digest": review["digest"]});
     app.post(&format!("/api/v1{}/decision", path(&review)), yes).await;
     asked
@@ -239,6 +240,8 @@ async fn pages_move_by_themselves_while_they_are_looked_at() {
         .await;
     run.until("the run ending", "document.querySelector('.title .dot').classList.contains('succeeded')")
         .await;
+    let open = run.eval("document.querySelector('.step:last-child details').open").await;
+    assert_eq!(open, true, "what was opened stays open");
     home.until("the review going", &headline("Nothing waits")).await;
     home.until("what was done", "document.body.innerText.includes('nora@bergflowers.example')").await;
     assert_eq!(home.eval("window.same").await, true, "the page was never loaded again");
