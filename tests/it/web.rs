@@ -393,7 +393,7 @@ async fn a_review_shows_what_where_it_came_from_and_why_it_is_asked() {
     for reason in review["question"]["reasons"].as_array().unwrap() {
         assert!(shown.contains(&html(&text(reason))), "{reason}");
     }
-    assert!(shown.contains("from outside") && shown.contains("from a model"), "where things came from");
+    assert!(shown.contains(">from outside</span>"), "where things came from");
     assert!(shown.contains(&html(&text(&review["question"]["action"]["params"]["to"]))));
     assert_eq!(
         shown.matches("class=\"part\"").count() + shown.matches("class=\"part target\"").count(),
