@@ -38,6 +38,7 @@ mod records;
 mod retention;
 mod schedules;
 mod schema;
+mod sign_in;
 mod survival;
 mod walkthrough;
 mod watch;

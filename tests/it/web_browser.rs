@@ -161,7 +161,9 @@ async fn an_edit_is_made_by_mouse_and_seen_word_by_word_before_it_is_approved() 
     looks_right(&mut page, "edit").await;
     page.on(DESKTOP).await;
     assert_eq!(app.get(&format!("/api/v1{}", path(&review))).await["status"], "open");
-    page.click(".confirm button[value=edit]").await;
+    // Beside an edit there is no way to approve the draft by mistake.
+    assert_eq!(page.eval("document.querySelectorAll('button[value=approve]').length").await, 0);
+    page.click(".bar button[value=edit]").await;
     page.sees(".outcome.edited").await;
     let row = app.get(&format!("/api/v1{}", path(&review))).await;
     assert_eq!(row["verdict"]["params"]["body"], "Dear Nora,\n\nsee you on Friday.\n\nMara");
