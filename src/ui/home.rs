@@ -28,7 +28,7 @@ const RUNS: i64 = 12;
 const EFFECTS: i64 = 12;
 
 /// Characters of a title.
-const TITLE: usize = 90;
+const TITLE: usize = 120;
 
 /// Something to decide.
 struct ReviewCard {
