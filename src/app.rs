@@ -8,7 +8,7 @@
 pub mod presence;
 
 use std::fs::{File, TryLockError};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,8 +22,11 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_postgres::Config;
 use tokio_util::task::AbortOnDropHandle;
+use url::Url;
 
-use crate::api::{self, ApiState};
+use crate::api::ApiState;
+use crate::api::session::Web;
+use crate::api::sign_in::Link;
 use crate::app::presence::{Announcement, token};
 use crate::config::secret::{Secret, SecretRef};
 use crate::config::workspace::Definitions;
@@ -45,6 +48,7 @@ use crate::store::{Store, migrate};
 use crate::telemetry;
 use crate::triggers::files::{self, Intake};
 use crate::triggers::schedule::{self, Schedules};
+use crate::ui;
 
 /// The folder of a workspace that Steward keeps to itself.
 pub const STATE: &str = ".steward";
@@ -81,6 +85,7 @@ pub struct Service {
     pub address: SocketAddr,
     /// The token that the CLI and the owner use.
     pub token: Secret,
+    api: ApiState,
     /// What tells clients the address.
     announcement: Announcement,
     intake: ActorRef<files::Msg>,
@@ -157,7 +162,9 @@ impl Service {
         let token = token(&state)?;
         let announcement = Announcement::make(&state, door.engine().node(), &format!("http://{address}"))?;
         let email_secret = SecretRef::Env(EMAIL_HOOK_SECRET.into()).resolve();
-        let router = api::router(ApiState::new(door.clone(), definitions.clone(), &token, email_secret));
+        let web = Web::new(definitions.channels.public_url.clone().map_or_else(|| local_url(address), Ok)?);
+        let api = ApiState::new(door.clone(), definitions.clone(), &token, email_secret, web);
+        let router = ui::serve(api.clone());
         let (stop_listening, stopped) = oneshot::channel::<()>();
         let serving = axum::serve(listener, router).with_graceful_shutdown(stopped.map(|_| ()));
         let serving = tokio::spawn(async move {
@@ -171,6 +178,7 @@ impl Service {
             definitions,
             address,
             token,
+            api,
             announcement,
             intake,
             schedules,
@@ -187,6 +195,14 @@ impl Service {
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// A link that signs its first opener in to the web inbox.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn sign_in_link(&self) -> Result<Link> {
+        Ok(self.api.sign_in_link().await?)
     }
 
     /// Runs until `shutdown` is ready, then stops in order.
@@ -236,6 +252,16 @@ impl Service {
         }
         Ok(())
     }
+}
+
+/// Where a browser on this machine finds what listens on `address`.
+fn local_url(address: SocketAddr) -> Result<Url> {
+    let host = match address.ip() {
+        ip if !ip.is_unspecified() => ip,
+        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+    };
+    Ok(format!("http://{}/", SocketAddr::new(host, address.port())).parse()?)
 }
 
 /// How long this node's lease lasts. Only tests have a reason to change it.

@@ -14,6 +14,7 @@
 //! | [`orchestrator`] | the actors: admission, runs, agents, actions, the journal's group commit |
 //! | [`reviews`] | questions to the owner and their one decision |
 //! | [`api`] | HTTP; `api/router.rs` is the table of the product |
+//! | [`ui`] | the web inbox: pages, templates, static files |
 //! | [`cli`] | the command line, one file per command |
 //! | [`app`] | the composition root: ordered start, reverse-ordered stop |
 //! | [`failpoint`] | lets tests kill the process at the places that matter |
@@ -38,3 +39,4 @@ pub mod store;
 pub mod telemetry;
 pub mod time;
 pub mod triggers;
+pub mod ui;

@@ -1,14 +1,17 @@
-//! Who may come in. Everything asks for the bearer token; the exceptions stand here and nowhere else.
+//! Who may come in. [`gate`] is the one place that decides what a path asks for; what it does not name asks
+//! for the bearer token, so that a route which was forgotten is a closed one.
 
 use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, USER_AGENT};
-use axum::http::{HeaderMap, Uri};
+use axum::http::header::{ACCEPT, AUTHORIZATION, LOCATION, USER_AGENT};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use subtle::ConstantTimeEq;
 
 use crate::api::ApiState;
+use crate::api::extract;
 use crate::api::problem::{Kind, Problem};
+use crate::api::session::{Form, Session};
 use crate::domain::digest::Digest;
 
 /// Paths that take no token: health, which says nothing worth hiding.
@@ -17,13 +20,54 @@ pub const OPEN: [&str; 2] = ["/livez", "/readyz"];
 /// Paths below this one prove who sends in their own way: a signature, or the token after all.
 pub const SIGNED: &str = "/hooks/";
 
+/// Where people sign in: the only page for everybody.
+pub const SIGN_IN: &str = "/sign-in";
+
+/// What pages look like; the same files for everybody, in the binary.
+pub const STATIC: &str = "/static/";
+
+/// Pages that ask for a session: these exactly, and everything below those that end in a slash.
+pub const PAGES: [&str; 5] = ["/", "/live", "/reviews/", "/runs/", "/sign-out"];
+
 /// The name by which the command line makes itself known.
 pub const CLI_AGENT: &str = "steward-cli";
+
+/// The largest form: an edit may have a megabyte, of which percent-encoding makes three.
+const MAX_FORM: usize = 4 * 1024 * 1024;
+
+/// What a path asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Gate {
+    /// Nothing.
+    Open,
+    /// What its handler asks for.
+    Signed,
+    /// Nothing, but a form must come from a page of ours.
+    Visitor,
+    /// A session, and for a form its token.
+    Session,
+    /// The bearer token.
+    Token,
+}
+
+/// What a path asks for. Paths are compared as they are sent: one that is written differently is another one.
+#[must_use]
+pub fn gate(path: &str) -> Gate {
+    let is_page =
+        |page: &&str| path == *page || (page.len() > 1 && page.ends_with('/') && path.starts_with(*page));
+    match path {
+        _ if OPEN.contains(&path) || path.starts_with(STATIC) => Gate::Open,
+        _ if path.starts_with(SIGNED) => Gate::Signed,
+        SIGN_IN => Gate::Visitor,
+        _ if PAGES.iter().any(|page| is_page(&page)) => Gate::Session,
+        _ => Gate::Token,
+    }
+}
 
 /// The owner, and the door he came through. There is one token, so whoever has it is the owner.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Caller {
-    /// `cli` or `api`.
+    /// `cli`, `api` or `web`.
     pub channel: &'static str,
 }
 
@@ -35,20 +79,80 @@ impl Caller {
     }
 }
 
-/// Lets a request through that has the token, or needs none.
-pub(super) async fn require(State(state): State<ApiState>, mut request: Request, next: Next) -> Response {
-    if !is_open(request.uri()) {
-        if let Err(problem) = check(request.headers(), state.token_digest) {
-            return problem.into_response();
-        }
-        let caller = caller(request.headers());
-        request.extensions_mut().insert(caller);
+/// Lets a request through that has what its path asks for.
+pub(super) async fn require(State(state): State<ApiState>, request: Request, next: Next) -> Response {
+    let admitted = match gate(request.uri().path()) {
+        Gate::Open | Gate::Signed => Ok(request),
+        Gate::Token => with_token(&state, request),
+        Gate::Visitor => with_form(&state, request, None).await,
+        Gate::Session => with_session(&state, request).await,
+    };
+    match admitted {
+        Ok(request) => next.run(request).await,
+        Err(response) => response,
     }
-    next.run(request).await
 }
 
-fn is_open(uri: &Uri) -> bool {
-    OPEN.contains(&uri.path()) || uri.path().starts_with(SIGNED)
+fn with_token(state: &ApiState, mut request: Request) -> Result<Request, Response> {
+    check(request.headers(), state.token_digest).map_err(IntoResponse::into_response)?;
+    let caller = caller(request.headers());
+    request.extensions_mut().insert(caller);
+    Ok(request)
+}
+
+async fn with_session(state: &ApiState, mut request: Request) -> Result<Request, Response> {
+    let session = match Session::of(request.headers(), &state.web) {
+        Some(session) => {
+            state.store().session_is_good(session.digest()).await.map(|good| good.then_some(session))
+        }
+        None => Ok(None),
+    };
+    let Some(session) = session.map_err(|error| Problem::from(error).into_response())? else {
+        return Err(nobody(&request));
+    };
+    request.extensions_mut().insert(Caller { channel: "web" });
+    request.extensions_mut().insert(session.clone());
+    with_form(state, request, Some(&session)).await
+}
+
+/// Reads the form of a request that would change something, and has it prove where it comes from. A handler
+/// finds it in the request's extensions: without the proof no handler ever sees it.
+async fn with_form(
+    state: &ApiState,
+    request: Request,
+    session: Option<&Session>,
+) -> Result<Request, Response> {
+    if request.method() == Method::GET || request.method() == Method::HEAD {
+        return Ok(request);
+    }
+    let refused = IntoResponse::into_response;
+    state.web.same_origin(request.headers()).map_err(refused)?;
+    let (mut parts, body) = request.into_parts();
+    let bytes = extract::read(&parts.headers, body, MAX_FORM).await.map_err(refused)?;
+    let form = Form::parse(&bytes);
+    if let Some(session) = session {
+        form.proves(&session.form_token()).map_err(refused)?;
+    }
+    parts.extensions.insert(form);
+    Ok(Request::from_parts(parts, axum::body::Body::empty()))
+}
+
+/// A person is shown the way in; a script that fetches is told that it is not.
+fn nobody(request: &Request) -> Response {
+    let headers = request.headers();
+    let wants_page = headers
+        .get(ACCEPT)
+        .and_then(|accept| accept.to_str().ok())
+        .is_some_and(|accept| accept.contains("text/html"));
+    let fetched = headers.contains_key("hx-request")
+        || headers.get("sec-fetch-mode").is_some_and(|mode| mode != "navigate");
+    match request.method() == Method::GET && wants_page && !fetched {
+        true => (StatusCode::SEE_OTHER, [(LOCATION, HeaderValue::from_static(SIGN_IN))]).into_response(),
+        false => {
+            Problem::new(Kind::SignedOut, "sign in and open the page again: `steward login` prints a link")
+                .into_response()
+        }
+    }
 }
 
 /// Checks the bearer token (RFC 6750). Digests are compared, in constant time: neither the token's
@@ -105,20 +209,39 @@ mod tests {
     }
 
     #[test]
-    fn nothing_but_health_and_hooks_is_open() {
-        let open = |path: &str| is_open(&path.parse().unwrap());
-        assert!(open("/livez") && open("/readyz?x=1") && open("/hooks/email"));
+    fn what_is_not_named_asks_for_the_token() {
+        for (path, expected) in [
+            ("/livez", Gate::Open),
+            ("/readyz", Gate::Open),
+            ("/static/steward.css", Gate::Open),
+            ("/hooks/email", Gate::Signed),
+            ("/sign-in", Gate::Visitor),
+            ("/", Gate::Session),
+            ("/live", Gate::Session),
+            ("/reviews/x", Gate::Session),
+            ("/runs/x/live", Gate::Session),
+            ("/sign-out", Gate::Session),
+        ] {
+            assert_eq!(gate(path), expected, "{path}");
+        }
         for path in [
-            "/",
+            "",
             "/livez/",
             "/livezz",
             "/hooks",
+            "/static",
+            "/sign-in/",
+            "/sign-in/x",
+            "/reviews",
+            "/live/",
             "/api/v1/runs",
             "/nothing",
+            "//",
             "//livez",
             "/api/v1/../../livez",
+            "/%73ign-in",
         ] {
-            assert!(!open(path), "{path}");
+            assert_eq!(gate(path), Gate::Token, "{path}");
         }
     }
 }

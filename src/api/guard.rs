@@ -54,10 +54,10 @@ pub(super) async fn panics(request: Request, next: Next) -> Response {
     }
 }
 
-/// Nothing of the owner's is kept by caches or taken for something it is not.
+/// Nothing of the owner's is kept by caches or taken for something it is not; what may be kept says so itself.
 pub(super) async fn headers(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response.headers_mut().entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }

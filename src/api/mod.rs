@@ -2,6 +2,7 @@
 //!
 //! - [`state`]: what handlers share;
 //! - [`auth`]: who may come in, and the few doors without a key; [`guard`]: time, load and panics;
+//! - [`session`]: who is signed in to the pages, and whose form is ours;
 //! - [`extract`]: bodies and queries; [`problem`]: every error, RFC 9457; [`page`]: cursors;
 //! - `watch`: a run as it happens;
 //! - `runs`, `reviews`, `schedules`, `spend`, `memory`, `models`, `calls`, `audit`, `hooks`, `health`: one file
@@ -25,6 +26,8 @@ mod reviews;
 pub mod router;
 mod runs;
 mod schedules;
+pub mod session;
+pub mod sign_in;
 mod spend;
 pub mod state;
 pub mod view;

@@ -25,6 +25,8 @@ const RETRY_SECS: &str = "5";
 pub enum Kind {
     BadRequest,
     Unauthorized,
+    SignedOut,
+    Forbidden,
     UnknownRoute,
     UnknownRun,
     UnknownReview,
@@ -64,6 +66,8 @@ impl Kind {
         match self {
             Self::BadRequest => ("bad-request", S::BAD_REQUEST, "The request cannot be read"),
             Self::Unauthorized => ("unauthorized", S::UNAUTHORIZED, "You have to prove who you are"),
+            Self::SignedOut => ("signed-out", S::UNAUTHORIZED, "You are not signed in"),
+            Self::Forbidden => ("forbidden", S::FORBIDDEN, "This was not sent from a page of yours"),
             Self::UnknownRoute => ("unknown-route", S::NOT_FOUND, "There is nothing at this address"),
             Self::UnknownRun => ("unknown-run", S::NOT_FOUND, "There is no such run"),
             Self::UnknownReview => ("unknown-review", S::NOT_FOUND, "There is no such review"),
@@ -148,6 +152,18 @@ impl Problem {
         Self::new(Kind::Internal, "the details are in the service's log")
     }
 
+    /// What kind of thing went wrong, in a few words.
+    #[must_use]
+    pub fn title(&self) -> &'static str {
+        self.kind.row().2
+    }
+
+    /// One sentence about this occurrence.
+    #[must_use]
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
     /// The body that is sent.
     #[must_use]
     pub fn body(&self) -> Value {
@@ -164,6 +180,7 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = (self.kind.status(), self.body().to_string()).into_response();
+        response.extensions_mut().insert(self.clone()); // for who shows it to a person
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         match self.kind {

@@ -2,15 +2,16 @@
 
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 
 use crate::api::{
     ApiState, audit, auth, calls, control, events, guard, health, hooks, memory, models, problem, reviews,
-    runs, schedules, spend, watch,
+    runs, schedules, sign_in, spend, watch,
 };
 
-/// Everything that Steward serves. Every route asks for the token, but for those in [`auth::OPEN`].
-pub fn router(state: ApiState) -> Router {
+/// Everything that Steward serves, with the `pages` of the web inbox. Every route asks for what [`auth::gate`]
+/// says, which is the token unless its path is named there.
+pub fn router(state: ApiState, pages: Router<ApiState>) -> Router {
     Router::new()
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz))
@@ -44,6 +45,9 @@ pub fn router(state: ApiState) -> Router {
         .route("/api/v1/models/test", post(models::test))
         .route("/api/v1/models/providers/{name}/reset", post(models::reset))
         .route("/api/v1/audit/verify", get(audit::verify))
+        .route("/api/v1/sign-in-links", post(sign_in::link))
+        .route("/api/v1/sessions", delete(sign_in::revoke_all))
+        .merge(pages)
         .fallback(problem::no_such_route)
         .method_not_allowed_fallback(problem::no_such_method)
         // The last is the outermost: a panic anywhere inside still gives an answer.

@@ -19,6 +19,7 @@ use crate::domain::ids::{RunId, WorkflowName};
 use crate::domain::label::Label;
 use crate::orchestrator::door::{OpenError, Request};
 use crate::store::journal::Opened;
+use crate::store::journal::read::JournalEntry;
 use crate::store::runs::{After, RunFilter};
 
 /// What a list of runs may be narrowed to.
@@ -122,21 +123,31 @@ pub(super) async fn list(
     Ok(Json(json!({"runs": rows, "next": next})))
 }
 
+impl ApiState {
+    /// A run as people look at it, with its whole journal.
+    ///
+    /// # Errors
+    /// 404 when there is no such run.
+    pub async fn run_view(&self, run: RunId) -> Result<(RunView, Vec<JournalEntry>), Problem> {
+        let store = self.store();
+        let row = store.run_row(run).await?.ok_or_else(|| unknown(run))?;
+        let version = self.door.engine().version(row.version).await?;
+        let effects = store.effects(run).await?;
+        let reviews = store.reviews("open", Some(run), None, MAX_REVIEWS).await?;
+        // Last, so that no review or effect is shown that the steps do not know of.
+        let entries = store.journal(run, 0, i64::MAX).await?;
+        let currency = &self.definitions.settings.workspace.currency;
+        Ok((view::view(&row, &version, &entries, &effects, &reviews, currency)?, entries))
+    }
+}
+
 /// `GET /api/v1/runs/{id}`: the run, its steps, effects, open reviews, cost, and what it waits for.
 pub(super) async fn show(
     State(state): State<ApiState>,
     Path(run): Path<String>,
 ) -> Result<Json<RunView>, Problem> {
     let run = id(&run, Kind::UnknownRun)?;
-    let store = state.store();
-    let row = store.run_row(run).await?.ok_or_else(|| unknown(run))?;
-    let version = state.door.engine().version(row.version).await?;
-    let effects = store.effects(run).await?;
-    let reviews = store.reviews("open", Some(run), None, MAX_REVIEWS).await?;
-    // Last, so that no review or effect is shown that the steps do not know of.
-    let entries = store.journal(run, 0, i64::MAX).await?;
-    let currency = &state.definitions.settings.workspace.currency;
-    Ok(Json(view::view(&row, &version, &entries, &effects, &reviews, currency)?))
+    Ok(Json(state.run_view(run).await?.0))
 }
 
 fn unknown(run: RunId) -> Problem {

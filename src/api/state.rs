@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::api::problem::{Kind, Problem};
+use crate::api::session::Web;
 use crate::config::secret::Secret;
 use crate::config::workspace::Definitions;
 use crate::domain::digest::Digest;
@@ -30,6 +32,8 @@ pub struct ApiState {
     pub token_digest: Digest,
     /// The key of signatures on `/hooks/email` (`STEWARD_EMAIL_HOOK_SECRET`); without it only the token opens it.
     pub email_secret: Option<Arc<Secret>>,
+    /// How the pages are served.
+    pub web: Arc<Web>,
     pub(super) in_flight: Arc<Semaphore>,
     pub(super) emails: Arc<Semaphore>,
     pub(super) watchers: Arc<Semaphore>,
@@ -43,19 +47,32 @@ impl ApiState {
         definitions: Arc<Definitions>,
         token: &Secret,
         email_secret: Option<Secret>,
+        web: Web,
     ) -> Self {
         Self {
             door,
             definitions,
             token_digest: Digest::of_bytes(token.expose().as_bytes()),
             email_secret: email_secret.map(Arc::new),
+            web: Arc::new(web),
             in_flight: Arc::new(Semaphore::new(IN_FLIGHT)),
             emails: Arc::new(Semaphore::new(EMAILS)),
             watchers: Arc::new(Semaphore::new(WATCHERS)),
         }
     }
 
-    pub(super) fn store(&self) -> &Store {
+    /// A place among those who watch.
+    ///
+    /// # Errors
+    /// 429 when all of them are taken.
+    pub fn watcher(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        let busy = |_| Problem::new(Kind::Busy, "as many as can be served are watching");
+        self.watchers.clone().try_acquire_owned().map_err(busy)
+    }
+
+    /// The database.
+    #[must_use]
+    pub fn store(&self) -> &Store {
         &self.door.engine().store
     }
 }

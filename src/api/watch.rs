@@ -52,8 +52,7 @@ pub(super) async fn run(
     let last = header(&headers, "last-event-id")?.map(|text| text.parse());
     let bad = |_| Problem::new(Kind::BadRequest, "`Last-Event-ID` is the number of an entry");
     let after = last.transpose().map_err(bad)?.or(query.after).unwrap_or(0);
-    let busy = |_| Problem::new(Kind::Busy, "as many as can be served are watching");
-    let permit = state.watchers.clone().try_acquire_owned().map_err(busy)?;
+    let permit = state.watcher()?;
     let engine = state.door.engine().clone();
     // Before the first look, so that nothing falls in between.
     let (moved, drafts) = (engine.moved.subscribe(), engine.live.watch(run));

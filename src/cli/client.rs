@@ -131,6 +131,14 @@ impl Client {
         self.send(self.request(Method::POST, path)?.headers(headers).json(body)).await
     }
 
+    /// `DELETE path`.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn delete(&self, path: &str) -> Result<Value, Fail> {
+        Ok(self.send(self.request(Method::DELETE, path)?).await?.body)
+    }
+
     /// `POST path?query` with a raw email.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ pub mod demo;
 pub mod events;
 pub mod form;
 pub mod ids;
+pub mod login;
 pub mod memory;
 pub mod models;
 pub mod out;
@@ -73,6 +74,10 @@ enum Command {
     Calls(calls::CallsArgs),
     /// Verify the audit trail
     Audit(audit::AuditArgs),
+    /// Print a link that signs you in to the web inbox, once
+    Login(login::LoginArgs),
+    /// Sign out of the web inbox, everywhere
+    Logout(login::LogoutArgs),
 }
 
 /// Shown below the help.
@@ -191,6 +196,8 @@ async fn dispatch(command: Command) -> Result<(), Fail> {
         Command::Models(args) => models::run(args).await,
         Command::Calls(args) => calls::run(args).await,
         Command::Audit(args) => audit::run(args).await,
+        Command::Login(args) => login::login(args).await,
+        Command::Logout(args) => login::logout(args).await,
     }
 }
 
@@ -219,6 +226,8 @@ mod tests {
             "calls trace x",
             "schedules",
             "spend",
+            "login",
+            "logout",
         ] {
             let args = format!("steward {command} --json --workspace w");
             assert!(Steward::try_parse_from(args.split(' ')).is_ok(), "{args}");

@@ -6,6 +6,7 @@ use std::io::{self, IsTerminal, Write};
 use serde_json::Value;
 
 use crate::cli::Fail;
+use crate::domain::text::is_treacherous;
 
 /// Columns when nobody says how many.
 const USUAL_WIDTH: usize = 100;
@@ -61,21 +62,11 @@ pub fn plain(text: &str) -> String {
             '\n' => safe.push_str("\\n"),
             '\t' => safe.push_str("\\t"),
             '\r' => safe.push_str("\\r"),
-            _ if is_dangerous(char) => safe.extend(char.escape_unicode()),
+            _ if is_treacherous(char) => safe.extend(char.escape_unicode()),
             _ => safe.push(char),
         }
     }
     safe
-}
-
-fn is_dangerous(char: char) -> bool {
-    char.is_control()
-        || matches!(char,
-            '\u{200b}'..='\u{200f}' // no width; marks of direction
-            | '\u{2028}'..='\u{202e}' // line ends; turns of direction (Trojan Source)
-            | '\u{2060}'..='\u{206f}'
-            | '\u{feff}'
-            | '\u{e0000}'..='\u{e007f}') // tags: invisible ASCII
 }
 
 /// At most `width` characters of one line.

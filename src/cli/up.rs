@@ -31,5 +31,7 @@ pub async fn up(args: UpArgs) -> Result<(), Fail> {
     };
     let service = Service::start(options).await?;
     out::line(&format!("steward is up at {} (Ctrl-C stops it)", service.url()))?;
+    let link = service.sign_in_link().await?;
+    out::line(&format!("sign in: {} (once, within 15 minutes; `steward login` makes another)", link.url))?;
     Ok(service.run_until(asked_to_stop()).await?)
 }

@@ -40,6 +40,7 @@ pub mod sampling;
 pub mod schedule;
 pub mod step;
 pub mod template;
+pub mod text;
 pub mod tier;
 pub mod tool;
 pub mod workflow;

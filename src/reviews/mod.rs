@@ -10,4 +10,4 @@ pub mod channel;
 pub mod courier;
 pub mod decide;
 
-pub use decide::{DecideRefusal, decide};
+pub use decide::{DecideRefusal, decide, fitting};

@@ -3,6 +3,7 @@
 //! - [`Store`] is the pool and the way in; [`error`] turns constraint names into typed errors;
 //! - [`runs`], [`effects`], [`reviews`], [`workflows`], [`records`], [`memory`], [`schedules`], [`gathered`]
 //!   are the aggregates;
+//! - [`sessions`] is who is signed in to the web inbox;
 //! - [`spend`] is the ledger of model calls;
 //! - [`events`] is what runs wait for, [`pauses`] what the owner holds, [`breakers`] whom nobody calls;
 //! - [`messages`] and [`notices`] are what the owner is told;
@@ -37,6 +38,7 @@ pub mod retention;
 pub mod reviews;
 pub mod runs;
 pub mod schedules;
+pub mod sessions;
 pub mod spend;
 pub mod threads;
 pub mod wakeup;

@@ -210,6 +210,16 @@ impl Store {
         client.query_opt(&statement, &[&review.0]).await?.as_ref().map(review_row).transpose()
     }
 
+    /// How many reviews are open.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn open_reviews(&self) -> Result<i64, StoreError> {
+        let client = self.client().await?;
+        let statement = client.prepare_cached("select count(*) from reviews where status = 'open'").await?;
+        Ok(client.query_one(&statement, &[]).await?.get(0))
+    }
+
     /// Reviews of a status, the oldest first, at most `limit` behind `after`.
     ///
     /// # Errors

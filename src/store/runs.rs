@@ -362,6 +362,25 @@ impl Store {
         client.query_opt(&statement, &[&run.0]).await?.as_ref().map(run_row).transpose()
     }
 
+    /// Runs that are not over, the newest first.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn runs_in_motion(&self, limit: i64) -> Result<Vec<RunRow>, StoreError> {
+        let client = self.client().await?;
+        // Each status by itself, so that the index has the newest of them at hand.
+        let sql = format!(
+            "select {COLUMNS} from runs where id in (
+                select r.id from unnest(array['queued', 'running', 'waiting', 'paused', 'parked']) as s (status)
+                cross join lateral (
+                    select id from runs where status = s.status and status <> 'succeeded' and finished_at is null
+                    order by id desc limit $1) as r)
+             order by id desc limit $1"
+        );
+        let statement = client.prepare_cached(&sql).await?;
+        client.query(&statement, &[&limit]).await?.iter().map(run_row).collect()
+    }
+
     /// Runs, the newest first, at most `limit` behind `after`. An id carries the time its run was opened at,
     /// so the primary key has them in that order.
     ///

@@ -35,8 +35,7 @@ async fn waiting_lead(app: &App) -> (String, Value) {
 #[tokio::test]
 async fn without_the_token_every_door_but_health_is_closed() {
     let app = app().await;
-    for path in ["/api/v1/runs", "/api/v1/reviews", "/api/v1/audit/verify", "/api/v1/memory", "/", "/nothing"]
-    {
+    for path in ["/api/v1/runs", "/api/v1/reviews", "/api/v1/audit/verify", "/api/v1/memory", "/nothing"] {
         let url = format!("{}{path}", app.url);
         assert_problem(&answer(app.client.get(&url)).await, 401, "unauthorized");
         assert_problem(&answer(app.client.get(&url).bearer_auth("wrong")).await, 401, "unauthorized");

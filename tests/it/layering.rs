@@ -14,7 +14,8 @@ const LAYERS: &[&[&str]] = &[
     &["memory", "connectors"],
     &["orchestrator"],
     &["reviews", "triggers", "sandbox"],
-    &["api", "ui"],
+    &["api"],
+    &["ui"],
     &["app"],
     &["cli"],
 ];

@@ -2,6 +2,7 @@
 
 pub mod asking;
 pub mod bench;
+pub mod browser;
 pub mod database;
 pub mod embedding;
 pub mod forge;
@@ -10,6 +11,7 @@ pub mod process;
 pub mod rig;
 pub mod service;
 pub mod smtp;
+pub mod visitor;
 
 use std::future::Future;
 use std::time::{Duration, Instant};

@@ -1,0 +1,94 @@
+//! What every answer carries to a browser, and how a problem looks to a person.
+
+use askama::Template;
+use axum::extract::Request;
+use axum::http::header::{
+    ACCEPT, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, REFERRER_POLICY, RETRY_AFTER, SET_COOKIE,
+    X_FRAME_OPTIONS,
+};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::middleware::Next;
+use axum::response::{Html, IntoResponse, Response};
+
+use crate::api::auth::{Gate, gate};
+use crate::api::problem::{Kind, Problem};
+use crate::ui::text::Inert;
+
+/// Nothing but our own files: no script and no style inside a page, no frame around it, no form that leads
+/// elsewhere. What hostile text there is in a page stays text even if it were not escaped.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+                      form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+/// `same-origin`, not `no-referrer`: without a referrer browsers send `Origin: null` with our own forms.
+const HEADERS: [(HeaderName, &str); 5] = [
+    (CONTENT_SECURITY_POLICY, POLICY),
+    (REFERRER_POLICY, "same-origin"),
+    (X_FRAME_OPTIONS, "DENY"),
+    (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+];
+
+/// What went wrong, for a person.
+#[derive(Template)]
+#[template(path = "problem.html", config = "src/ui/askama.toml")]
+struct ProblemPage {
+    title: &'static str,
+    detail: Inert,
+    status: u16,
+    signed_out: bool,
+    csrf: Option<String>,
+}
+
+/// Dresses an answer.
+pub(super) async fn dress(request: Request, next: Next) -> Response {
+    let is_page = matches!(gate(request.uri().path()), Gate::Session | Gate::Visitor);
+    let wants_page = is_page && accepts_html(request.headers());
+    let mut response = next.run(request).await;
+    if wants_page && let Some(problem) = response.extensions().get::<Problem>().cloned() {
+        response = page_of(&problem, response.headers());
+    }
+    for (name, value) in HEADERS {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+fn accepts_html(headers: &HeaderMap) -> bool {
+    let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok());
+    accept.is_some_and(|accept| accept.contains("text/html"))
+}
+
+fn page_of(problem: &Problem, before: &HeaderMap) -> Response {
+    let page = ProblemPage {
+        title: problem.title(),
+        detail: Inert::line(problem.detail()),
+        status: problem.kind.status().as_u16(),
+        signed_out: problem.kind == Kind::SignedOut,
+        csrf: None,
+    };
+    let mut response = (problem.kind.status(), html(&page)).into_response();
+    for name in [
+        RETRY_AFTER,
+        SET_COOKIE,
+        axum::http::header::CACHE_CONTROL,
+        axum::http::header::X_CONTENT_TYPE_OPTIONS,
+    ] {
+        if let Some(value) = before.get(&name) {
+            response.headers_mut().insert(name, value.clone());
+        }
+    }
+    response
+}
+
+/// A page. A template that cannot be filled is a fault of ours, and told as one.
+pub fn html(page: &impl Template) -> Response {
+    match page.render() {
+        Ok(text) => Html(text).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "a page could not be made");
+            let plain = [(CONTENT_TYPE, "text/plain; charset=utf-8")];
+            (StatusCode::INTERNAL_SERVER_ERROR, plain, "Something is wrong in Steward; the log has it.")
+                .into_response()
+        }
+    }
+}
