@@ -13,6 +13,7 @@ use crate::domain::ids::{
 };
 use crate::domain::label::Label;
 use crate::domain::policy::Decision;
+use crate::domain::risk::Risk;
 pub use crate::domain::tool::ToolCall;
 
 /// One thing that happened in a run. `kind` is the journal's column, `data` the rest.
@@ -317,6 +318,12 @@ pub struct Question {
     /// The action in question, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub action: Option<Action>,
+    /// Where each of its parameters came from.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
+    /// What is at stake with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub risk: Option<Risk>,
     /// JSON Schema of the answer, if one is wanted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub form: Option<Value>,

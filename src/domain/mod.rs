@@ -6,7 +6,8 @@
 //! - [`plan`]: what happens next, given a run and what has just been learnt;
 //! - [`event`]: the journal's events, the only way a run changes; [`failure`]: why a step failed;
 //! - [`workflow`]: what the owner wrote, resolved and immutable; [`template`] fills it with values;
-//! - [`action`], [`policy`], [`label`]: what a step proposes, whether it may, and where its values came from;
+//! - [`action`], [`policy`], [`risk`], [`label`]: what a step proposes, whether it may, what is at stake, and where its
+//!   values came from;
 //! - [`tool`]: what agents may look things up with; [`sampling`]: what is shown to the owner for good;
 //! - [`tier`]: which models are asked, in which order, and on what condition;
 //! - [`admission`]: who begins next when not everybody can;
@@ -31,6 +32,7 @@ pub mod plan;
 pub mod policy;
 pub mod retention;
 pub mod retry;
+pub mod risk;
 pub mod run;
 pub mod sampling;
 pub mod schedule;

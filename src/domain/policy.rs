@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::domain::action::{Action, ActionSpec, Labels, Reach};
 use crate::domain::label::Label;
+use crate::domain::risk::{self, Risk};
 use crate::domain::template::{Scope, TemplateError};
 use crate::domain::workflow::Stage;
 
@@ -35,6 +36,9 @@ pub struct Decision {
     pub ruling: Ruling,
     /// Why, one sentence each, the strictest first.
     pub reasons: Vec<String>,
+    /// What is at stake.
+    #[serde(default)]
+    pub risk: Risk,
 }
 
 /// The owner's rules, in the order of the file.
@@ -78,6 +82,8 @@ pub struct Case<'a> {
     pub workflow: &'a str,
     /// Whether the owner asked to see every effect of this step.
     pub review_asked: bool,
+    /// Whether its step says what undoes it.
+    pub undoable: bool,
 }
 
 impl Policy {
@@ -108,8 +114,42 @@ impl Policy {
         }
         found.sort_by_key(|(ruling, _)| std::cmp::Reverse(*ruling));
         let ruling = found.first().map_or(Ruling::Allow, |(ruling, _)| *ruling);
-        Decision { ruling, reasons: found.into_iter().map(|(_, reason)| reason).collect() }
+        Decision {
+            ruling,
+            reasons: found.into_iter().map(|(_, reason)| reason).collect(),
+            risk: stakes(self, case),
+        }
     }
+}
+
+/// What is at stake, as far as the action itself tells.
+fn stakes(policy: &Policy, case: &Case<'_>) -> Risk {
+    let method = case.action.text("method").unwrap_or_default().to_ascii_uppercase();
+    let changes_nothing = case.action.action == "http.request" && matches!(method.as_str(), "GET" | "HEAD");
+    let external = case.spec.reach == Reach::External;
+    let mut risk = Risk::of([], !external || changes_nothing || case.undoable);
+    if !external {
+        return risk;
+    }
+    let mut reached = 0;
+    for target in case.spec.targets {
+        let label = case.labels.get(*target).copied().unwrap_or_default();
+        let values = texts(case.action.params.get(*target));
+        reached += values.as_ref().map_or(risk::FEW + 1, Vec::len);
+        if label >= Label::Model && !values.is_some_and(|all| all.iter().all(|value| policy.knows(value))) {
+            risk.add(risk::UNKNOWN_TARGET);
+        }
+    }
+    if reached > risk::FEW {
+        risk.add(risk::BULK);
+    }
+    if method == "DELETE" {
+        risk.add(risk::DELETION);
+    }
+    if case.confidence.is_some_and(|confidence| confidence < risk::SURE) {
+        risk.add(risk::UNSURE);
+    }
+    risk
 }
 
 fn structural(policy: &Policy, case: &Case<'_>) -> Vec<(Ruling, String)> {
@@ -197,6 +237,7 @@ mod tests {
             stage,
             workflow: "lead-intake",
             review_asked: false,
+            undoable: false,
         })
     }
 
@@ -221,10 +262,8 @@ mod tests {
             ..Policy::default()
         };
         let decision = judge(&policy, "x@y.example", Label::Owner, Stage::Live, 1.0);
-        assert_eq!(
-            decision,
-            Decision { ruling: Ruling::Deny, reasons: vec!["d".into(), "r".into(), "a".into()] }
-        );
+        assert_eq!(decision.ruling, Ruling::Deny);
+        assert_eq!(decision.reasons, ["d", "r", "a"]);
     }
 
     #[test]
@@ -254,6 +293,7 @@ mod tests {
             stage: Stage::Live,
             workflow: "lead-intake",
             review_asked: false,
+            undoable: false,
         });
         assert_eq!(decision.ruling, Ruling::Review);
     }

@@ -168,6 +168,7 @@ impl Planner<'_, '_> {
             stage: self.env.stage,
             workflow: self.run.opened.workflow.as_str(),
             review_asked: wanted.review.is_some(),
+            undoable: self.env.version.step(&step.id.undo()).is_some(),
         });
         let decision = self.sampled(step, spec, decision);
         let attempt = self.run.record(&step.id).attempt;
@@ -276,6 +277,8 @@ impl Planner<'_, '_> {
             artifacts: self.artifacts(&shows),
             digest: proposal.digest,
             action: Some(proposal.action.clone()),
+            labels: proposal.labels.clone(),
+            risk: Some(proposal.decision.risk.clone()),
             form: None,
             due_at: shows.due.map(|due| due.after(self.env.now)),
             allows_micros: None,
@@ -295,6 +298,8 @@ impl Planner<'_, '_> {
             reasons: vec!["the workflow asks".into()],
             artifacts,
             action: None,
+            labels: Labels::new(),
+            risk: None,
             form: wanted.form.clone(),
             due_at: wanted.shows.due.map(|due| due.after(self.env.now)),
             allows_micros: None,
@@ -326,6 +331,8 @@ impl Planner<'_, '_> {
             artifacts: self.known_of(proposal),
             digest: proposal.digest,
             action: Some(proposal.action.clone()),
+            labels: proposal.labels.clone(),
+            risk: Some(proposal.decision.risk.clone()),
             form: Some(json!({"type": "string", "enum": IN_DOUBT_CHOICES})),
             due_at: None,
             allows_micros: None,

@@ -8,6 +8,7 @@ use crate::domain::ids::ReviewId;
 use crate::domain::label::Label;
 use crate::domain::plan::Planner;
 use crate::domain::policy::{Case, Decision, Policy, Ruling};
+use crate::domain::risk::Risk;
 use crate::domain::run::IllegalEvent;
 use crate::domain::step::StepStatus;
 use crate::domain::workflow::{Stage, Step};
@@ -183,10 +184,12 @@ pub fn judge_edit(
             stage,
             workflow,
             review_asked: false,
+            undoable: proposal.decision.risk.reversible,
         }),
         None => Decision {
             ruling: Ruling::Deny,
             reasons: vec![format!("there is no action `{}`", edited.action)],
+            risk: Risk::default(),
         },
     };
     (edited, decision)

@@ -4,6 +4,7 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::domain::action::Labels;
 use crate::domain::digest::Digest;
 use crate::domain::event::{Ask, Event, Outcome, Question, Verdict};
 use crate::domain::ids::{ReviewId, RunId, StepId};
@@ -191,6 +192,8 @@ impl Planner<'_, '_> {
             ],
             artifacts: Vec::new(),
             action: None,
+            labels: Labels::new(),
+            risk: None,
             form: Some(json!({"type": "string", "enum": UNDO_CHOICES})),
             due_at: None,
             allows_micros: None,
