@@ -172,7 +172,7 @@ impl Loader<'_> {
             check::settings::connectors(&mut self.report(document), raw);
         }
         if let Some(Read { document, raw }) = &policy {
-            check::settings::policy(&mut self.report(document), raw);
+            check::policy::policy(&mut self.report(document), raw);
         }
         let mut names = Names {
             tiers: models.as_ref().map(|models| models.raw.tiers.keys().cloned().collect()),

@@ -218,6 +218,10 @@ pub struct Opened {
     pub label: Label,
     /// Which door it came through: `email`, `webhook`, `api`, `cli`, `run`, `rerun`.
     pub trigger: String,
+    /// What Steward itself verified of whoever sent the input; nothing where it verified nothing, whatever
+    /// the input claims.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verified: Option<Verified>,
     /// The run that waits for this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<Parent>,
@@ -227,6 +231,27 @@ pub struct Opened {
     /// The most its model calls may cost, millionths of the currency.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget_micros: Option<i64>,
+}
+
+/// What Steward verified of the sender of a mail, from the mail's own bytes.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Verified {
+    /// How: `dmarc` says that the domain of the `From` address vouches for the mail (RFC 7489: an aligned
+    /// DKIM signature or SPF result).
+    pub by: String,
+    /// That domain.
+    pub domain: String,
+}
+
+impl Verified {
+    /// The only way of verifying that counts.
+    pub const DMARC: &str = "dmarc";
+
+    /// Whether it is a sender's of this domain.
+    #[must_use]
+    pub fn is_of(&self, domain: &str) -> bool {
+        self.by == Self::DMARC && self.domain.trim_end_matches('.').eq_ignore_ascii_case(domain)
+    }
 }
 
 /// The step of another run that waits for this one's end.

@@ -13,6 +13,7 @@
 //! - [`admission`]: who begins next when not everybody can;
 //! - [`schedule`], [`gather`]: when runs open by themselves, and what triggers wait for before they open one;
 //! - [`budget`]: what model calls are paid from, and what follows when it is not enough;
+//! - [`fold`]: text as it reads to a person; [`quiet`]: when the owner is not to be disturbed;
 //! - [`ids`], [`digest`], [`money`], [`duration`], [`retry`], [`breaker`], [`retention`]: small, shared, exact.
 
 pub mod action;
@@ -23,6 +24,7 @@ pub mod digest;
 pub mod duration;
 pub mod event;
 pub mod failure;
+pub mod fold;
 pub mod gather;
 pub mod ids;
 pub mod label;
@@ -30,6 +32,7 @@ pub mod lineage;
 pub mod money;
 pub mod plan;
 pub mod policy;
+pub mod quiet;
 pub mod retention;
 pub mod retry;
 pub mod risk;

@@ -23,7 +23,7 @@ use crate::domain::run::Run;
 use crate::domain::workflow::{Step, Version};
 use crate::orchestrator::engine::{Engine, Moved};
 use crate::orchestrator::wait::Child;
-use crate::orchestrator::{action, agent, inbox, wait, worker};
+use crate::orchestrator::{action, agent, back, inbox, wait, worker};
 use crate::store::StoreError;
 use crate::store::journal::read::Loaded;
 use crate::store::journal::seal::seal;
@@ -448,6 +448,11 @@ impl State {
                 Task::Read { step, action, label } => {
                     let timeout = self.step(&step)?.timeout;
                     let work = action::read(engine, step.clone(), action, label, timeout);
+                    (step, worker::begin(myself, work).await?)
+                }
+                Task::LookBack(lookup) => {
+                    let (step, timeout) = (lookup.step.clone(), self.step(&lookup.step)?.timeout);
+                    let work = back::look(engine, self.run.id, *lookup, timeout);
                     (step, worker::begin(myself, work).await?)
                 }
                 Task::Perform(proposal) => {

@@ -29,6 +29,7 @@ pub mod nodes;
 pub mod partitions;
 pub mod pauses;
 pub mod postgres;
+pub mod reached;
 pub mod records;
 pub mod retention;
 pub mod reviews;

@@ -70,9 +70,14 @@ impl Planner<'_, '_> {
             Outcome::Succeeded | Outcome::Declined | Outcome::Failed | Outcome::Parked => "the run ended",
         };
         self.withdraw_questions(why)?;
-        self.tasks.retain(|task| matches!(task, Task::Perform(_) | Task::Probe(_) | Task::Stop(_)));
         // What a model call cost is worth knowing, but not worth waiting for once the owner said stop.
         let agents_too = outcome != Outcome::Cancelled;
+        self.tasks.retain(|task| match task {
+            Task::Perform(_) | Task::Probe(_) | Task::Stop(_) => true,
+            // A step that says it is running is waited for: something must come of it.
+            Task::Agent { .. } | Task::Read { .. } | Task::Open { .. } | Task::LookBack(_) => agents_too,
+            Task::Instant(_) | Task::Listen { .. } | Task::Attend { .. } => false,
+        });
         let in_flight = |status: &StepStatus| match status {
             StepStatus::Effecting { .. } | StepStatus::Asking { ask: Ask::InDoubt, .. } => true,
             StepStatus::Running => agents_too,

@@ -1,0 +1,500 @@
+//! What looks like an attempt to steer a model or to deceive a reader: said to the owner, never a reason to
+//! allow anything.
+//!
+//! This is no defence. That comes from labels: whatever a text says, what is made of it stays untrusted, and
+//! its targets are reviewed. Here the owner is told where to look, and a rule may ask for a review. So a miss
+//! costs a hint, and a false alarm costs a look.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
+
+use crate::domain::fold::{fold, glance, is_invisible, quoted, turns_direction};
+
+/// Findings told of one action; more than a person reads.
+const MOST: usize = 8;
+
+/// Characters looked at in all: several long mails.
+const BUDGET: usize = 400_000;
+
+/// The shortest run of letters that is tried as encoded text, characters: a short order.
+const ENCODED: usize = 32;
+
+/// The longest encoded text that is decoded, characters.
+const DECODED: usize = 20_000;
+
+/// How far a verb may stand from what it is about, bytes.
+const NEAR: usize = 60;
+
+/// Verbs and things that make an order to a machine when they stand close: `ignore … instructions`.
+const SETTING_ASIDE: [&str; 34] = [
+    "ignor",
+    "disregard",
+    "forget",
+    "overrid",
+    "bypass",
+    "skip",
+    "discard",
+    "circumvent",
+    "suspend",
+    "replace",
+    "supersede",
+    "vergiss",
+    "missachte",
+    "umgeh",
+    "uberspring",
+    "oublie",
+    "negli",
+    "contourn",
+    "olvida",
+    "omite",
+    "dimentica",
+    "salta",
+    "esque",
+    "desconsider",
+    "negeer",
+    "vergeet",
+    "zignoruj",
+    "pomin",
+    "unohda",
+    "glem",
+    "игнорир",
+    "забуд",
+    "yok say",
+    "unut",
+];
+const GUIDANCE: [&str; 35] = [
+    "instruction",
+    "prompt",
+    "guideline",
+    "your rules",
+    "the rules",
+    "polic",
+    "guardrail",
+    "safety",
+    "directive",
+    "approval",
+    "the review",
+    "review step",
+    "anweisung",
+    "richtlinie",
+    "vorgaben",
+    "freigabe",
+    "consigne",
+    "regles",
+    "instruccion",
+    "directric",
+    "reglas",
+    "istruzion",
+    "regole",
+    "instruco",
+    "regras",
+    "instructies",
+    "regels",
+    "instrukc",
+    "ohjeet",
+    "instruks",
+    "instruktion",
+    "инструкц",
+    "правил",
+    "talimat",
+    "kural",
+];
+
+/// Words that make a changed account when they stand close to what is paid into.
+const CHANGED: [&str; 14] = [
+    "new",
+    "chang",
+    "updat",
+    "different",
+    "switch",
+    "neue",
+    "geandert",
+    "nouveau",
+    "nouvelle",
+    "nuev",
+    "cambi",
+    "nuov",
+    "gewijzigd",
+    "andrad",
+];
+const ACCOUNT: [&str; 17] = [
+    "bank account",
+    "bank detail",
+    "account number",
+    "account detail",
+    "iban",
+    "sort code",
+    "routing number",
+    "wire detail",
+    "payment detail",
+    "wallet address",
+    "bankverbindung",
+    "kontonummer",
+    "coordonnees bancaires",
+    "cuenta bancaria",
+    "conto bancario",
+    "rekeningnummer",
+    "bankkonto",
+];
+
+/// What hardly any honest letter says.
+const PHRASES: [(&str, &str); 56] = [
+    ("ignore previous", ORDERS),
+    ("ignore all previous", ORDERS),
+    ("ignore the above", ORDERS),
+    ("ignore everything above", ORDERS),
+    ("disregard the above", ORDERS),
+    ("disregard all previous", ORDERS),
+    ("forget everything", ORDERS),
+    ("new instructions", ORDERS),
+    ("system prompt", ORDERS),
+    ("you are now ", ORDERS),
+    ("developer mode", ORDERS),
+    ("jailbreak", ORDERS),
+    ("do anything now", ORDERS),
+    ("as an ai", ORDERS),
+    ("ai assistant", ORDERS),
+    ("language model", ORDERS),
+    ("dear assistant", ORDERS),
+    ("note to the assistant", ORDERS),
+    ("pretend to be", ORDERS),
+    ("pretend you are", ORDERS),
+    ("let's play a game", ORDERS),
+    ("decode the following", ORDERS),
+    ("decode this", ORDERS),
+    ("do not tell the owner", ORDERS),
+    ("don't tell the owner", ORDERS),
+    ("do not mention this", ORDERS),
+    ("without asking the owner", ORDERS),
+    ("set the recipient", ORDERS),
+    ("set `to`", ORDERS),
+    ("set the field", ORDERS),
+    ("in the output", ORDERS),
+    ("output exactly", ORDERS),
+    ("respond only with", ORDERS),
+    ("your output must", ORDERS),
+    ("from now on", ORDERS),
+    ("remember for all future", ORDERS),
+    ("save a record", ORDERS),
+    ("save this to memory", ORDERS),
+    ("忽略", ORDERS),
+    ("無視", ORDERS),
+    ("이전 지시", ORDERS),
+    ("تجاهل", ORDERS),
+    ("התעלם", ORDERS),
+    ("अनदेखा", ORDERS),
+    ("already been approved", APPROVED),
+    ("already approved", APPROVED),
+    ("pre-approved", APPROVED),
+    ("preapproved", APPROVED),
+    ("approval has been granted", APPROVED),
+    ("approved by the owner", APPROVED),
+    ("no approval is needed", APPROVED),
+    ("no approval needed", APPROVED),
+    ("no review is needed", APPROVED),
+    ("no review needed", APPROVED),
+    ("schon freigegeben", APPROVED),
+    ("bereits freigegeben", APPROVED),
+];
+
+const ORDERS: &str = "gives orders, as if to a machine";
+const APPROVED: &str = "claims that it is approved already";
+const MARKUP: &str = "imitates the markup of a conversation with a model";
+const PRETENCE: [&str; 22] = [
+    "<|",
+    "|>",
+    "[inst]",
+    "[/inst]",
+    "<<sys>>",
+    "<system",
+    "</system",
+    "<assistant",
+    "<tool",
+    "</tool",
+    "tool_call",
+    "tool_result",
+    "function_call",
+    "function_result",
+    "\"role\"",
+    "### system",
+    "### instruction",
+    "#system",
+    "system:",
+    "assistant:",
+    "[system]",
+    "begin_system",
+];
+
+static FOLDED: LazyLock<Folded> = LazyLock::new(|| {
+    let all = |words: &[&str]| words.iter().map(|word| fold(word)).collect();
+    Folded {
+        phrases: PHRASES.iter().map(|(phrase, means)| (fold(phrase), *means)).collect(),
+        setting_aside: all(&SETTING_ASIDE),
+        guidance: all(&GUIDANCE),
+        changed: all(&CHANGED),
+        account: all(&ACCOUNT),
+    }
+});
+
+/// The lists above, folded as the texts are that they are looked for in.
+struct Folded {
+    phrases: Vec<(String, &'static str)>,
+    setting_aside: Vec<String>,
+    guidance: Vec<String>,
+    changed: Vec<String>,
+    account: Vec<String>,
+}
+
+/// Looks at texts one after the other, and keeps what it finds: each kind of thing once, where it was
+/// found first.
+pub struct Suspicion<'a> {
+    /// Domains and hosts the owner knows: what looks like one of them is told.
+    known: &'a BTreeSet<String>,
+    left: usize,
+    found: BTreeMap<String, String>,
+    order: Vec<String>,
+}
+
+impl<'a> Suspicion<'a> {
+    /// Nothing found yet.
+    #[must_use]
+    pub fn new(known: &'a BTreeSet<String>) -> Self {
+        Self { known, left: BUDGET, found: BTreeMap::new(), order: Vec::new() }
+    }
+
+    /// What was found, a sentence each without a full stop.
+    #[must_use]
+    pub fn told(self) -> Vec<String> {
+        let Self { mut found, order, .. } = self;
+        order.iter().filter_map(|kind| found.remove(kind)).take(MOST).collect()
+    }
+
+    /// Keeps a finding; of a kind that is known already, the first one stays.
+    pub fn add(&mut self, kind: &str, sentence: String) {
+        if !self.found.contains_key(kind) {
+            self.order.push(kind.to_owned());
+            self.found.insert(kind.to_owned(), sentence);
+        }
+    }
+
+    /// Looks at a text; `place` says where it stands, such as `input.body`.
+    pub fn look(&mut self, place: &str, text: &str) {
+        let text: &str = match text.char_indices().nth(self.left) {
+            Some((end, _)) => &text[..end],
+            None => text,
+        };
+        self.left -= text.chars().count();
+        self.characters(place, text);
+        let folded = fold(text);
+        self.words(place, &folded);
+        self.encoded(place, text);
+        self.domains(place, text);
+    }
+
+    /// Looks at a domain that something is sent to.
+    pub fn look_at_domain(&mut self, place: &str, domain: &str) {
+        if let Some(known) = self.known.iter().find(|known| resembles(domain, known)) {
+            let domain = quoted(domain, 80);
+            self.add(
+                "domain",
+                format!("`{place}` names {domain}, which looks like {known} that you know and is another"),
+            );
+        } else if let Some(odd) = odd_letters(domain) {
+            self.add("letters", format!("`{place}` names {}, {odd}", quoted(domain, 80)));
+        }
+    }
+
+    fn characters(&mut self, place: &str, text: &str) {
+        // A joiner between two letters of a script that needs it, or in an emoji, is no trick; many are.
+        let hidden =
+            text.chars().filter(|c| is_invisible(*c) && !matches!(c, '\u{fe0f}' | '\u{200d}')).count();
+        if text.chars().any(turns_direction) {
+            self.add("direction", format!("`{place}` holds marks that turn the reading direction"));
+        } else if hidden > 0 {
+            self.add("invisible", format!("`{place}` holds {hidden} characters that nobody sees"));
+        }
+    }
+
+    fn words(&mut self, place: &str, folded: &str) {
+        let lists = &*FOLDED;
+        for (phrase, means) in &lists.phrases {
+            if let Some(at) = folded.find(phrase.as_str()) {
+                self.say(place, means, folded, at);
+            }
+        }
+        if let Some(at) = near(folded, &lists.setting_aside, &lists.guidance) {
+            self.say(place, ORDERS, folded, at);
+        }
+        // `i g n o r e`, `1gn0re`: what is left when everything but letters is taken away.
+        let squeezed: String = folded.chars().filter_map(leet).collect();
+        for word in [
+            "ignoreprevious",
+            "ignoreallprevious",
+            "ignoreyourinstruc",
+            "systemprompt",
+            "vtabercerivbhf",
+            "vtabernyy",
+        ] {
+            if squeezed.contains(word) {
+                self.add(ORDERS, format!("`{place}` {ORDERS}, in a disguise"));
+            }
+        }
+        if let Some(at) = PRETENCE.iter().find_map(|mark| folded.find(mark)) {
+            self.say(place, MARKUP, folded, at);
+        }
+        if let Some(at) = near(folded, &lists.changed, &lists.account) {
+            self.say(place, "speaks of a changed account", folded, at);
+        }
+        if (folded.contains("{{") && folded.contains("}}")) || folded.contains("{%") {
+            self.add("template", format!("`{place}` holds template code, which stays text"));
+        }
+        let hides = [
+            "display:none",
+            "display: none",
+            "font-size:0",
+            "font-size: 0",
+            "visibility:hidden",
+            "opacity:0",
+        ];
+        if let Some(at) = hides.iter().find_map(|mark| folded.find(mark)) {
+            self.say(place, "hides a part of its text", folded, at);
+        }
+        if let Some(at) = folded.find("![").filter(|at| folded[*at..].contains("](http")) {
+            self.say(place, "embeds a picture from elsewhere, which tells who opens it", folded, at);
+        }
+    }
+
+    fn say(&mut self, place: &str, means: &str, folded: &str, at: usize) {
+        let start = folded[..at].char_indices().rev().nth(7).map_or(0, |(start, _)| start);
+        let words = quoted(folded[start..].trim(), 60);
+        self.add(means, format!("`{place}` {means}: “{words}”"));
+    }
+
+    /// Orders are also given in base64, so that no filter reads them.
+    fn encoded(&mut self, place: &str, text: &str) {
+        let part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '-' | '_');
+        let runs = text.split(|c: char| !part(c)).filter(|run| run.len() >= ENCODED && run.len() <= DECODED);
+        for run in runs.take(50) {
+            let run = run.replace('-', "+").replace('_', "/");
+            // A run may begin in the middle of a group when something was glued to it.
+            let decoded = (0..4).filter_map(|skip| {
+                let run = run.get(skip..)?;
+                let whole = &run[..run.len() - run.len() % 4];
+                let bytes = STANDARD_NO_PAD.decode(whole).ok()?;
+                let text = String::from_utf8(bytes).ok()?;
+                text.chars().all(|c| !c.is_control() || c.is_whitespace()).then_some(text)
+            });
+            for text in decoded {
+                let known = BTreeSet::new();
+                let mut inner = Suspicion::new(&known);
+                inner.words(place, &fold(&text));
+                if !inner.found.is_empty() {
+                    let words = quoted(&text, 60);
+                    self.add("encoded", format!("`{place}` holds an order in code: “{words}”"));
+                    return;
+                }
+            }
+        }
+    }
+
+    fn domains(&mut self, place: &str, text: &str) {
+        let part = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-');
+        let mut places: Vec<usize> = text.match_indices('@').map(|(at, _)| at + 1).collect();
+        places.extend(text.match_indices("://").map(|(at, _)| at + 3));
+        for at in places.into_iter().take(500) {
+            let rest = &text[at..];
+            let domain = &rest[..rest.find(|c: char| !part(c)).unwrap_or(rest.len())];
+            if domain.contains('.') && domain.len() <= 253 {
+                self.look_at_domain(place, domain.trim_matches('.'));
+            }
+        }
+    }
+}
+
+/// Where a word of the one list stands close before or after a word of the other.
+fn near(folded: &str, some: &[String], others: &[String]) -> Option<usize> {
+    let places = |words: &[String]| -> Vec<(usize, usize)> {
+        let found = words.iter().flat_map(|word| folded.match_indices(word.as_str()));
+        let begins = |at: usize| !folded[..at].ends_with(char::is_alphanumeric);
+        let mut places: Vec<_> =
+            found.filter(|(at, _)| begins(*at)).map(|(at, word)| (at, at + word.len())).collect();
+        places.sort_unstable();
+        places
+    };
+    let (some, others) = (places(some), places(others));
+    let close = |(a, a_end): (usize, usize)| {
+        let at = others.partition_point(|(b, _)| *b + NEAR < a);
+        let next = others.get(at..)?.iter().take_while(|(b, _)| *b <= a_end + NEAR);
+        next.map(|(b, _)| a.min(*b)).next()
+    };
+    some.into_iter().find_map(close)
+}
+
+fn leet(c: char) -> Option<char> {
+    match c {
+        '0' => Some('o'),
+        '1' | '!' => Some('i'),
+        '3' => Some('e'),
+        '4' | '@' => Some('a'),
+        '5' | '$' => Some('s'),
+        '7' => Some('t'),
+        c if c.is_alphabetic() => Some(c),
+        _ => None,
+    }
+}
+
+/// Whether one domain is made to be taken for another.
+fn resembles(domain: &str, known: &str) -> bool {
+    let (domain, known) = (domain.to_lowercase(), known.to_lowercase());
+    let (domain, known) = (domain.as_str(), known.as_str());
+    let is_it =
+        domain == known || domain.ends_with(&format!(".{known}")) || known.ends_with(&format!(".{domain}"));
+    if is_it || known.len() < 5 || !known.contains('.') || known.parse::<std::net::IpAddr>().is_ok() {
+        return false;
+    }
+    let (seen, real) = (glance(domain), glance(known));
+    let name = |domain: &str| domain.split('.').next().unwrap_or_default().to_owned();
+    let (own, others) = (name(&real), name(&seen));
+    seen == real
+        || seen.starts_with(&format!("{real}.")) // the known one is only the beginning
+        || seen.replace('-', ".").starts_with(&format!("{}.", real.replace('-', ".")))
+        || (own.len() >= 6 && others == own) // the same name under another ending
+        || (own.len() >= 6 && others.len() > own.len() && others.contains(&own))
+        || (real.len() >= 8 && one_edit(&seen, &real))
+}
+
+/// Whether one letter more, less, other, or two swapped turn the one into the other.
+fn one_edit(a: &str, b: &str) -> bool {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    if a.len().abs_diff(b.len()) > 1 {
+        return false;
+    }
+    let same = a.iter().zip(&b).take_while(|(a, b)| a == b).count();
+    let (a, b) = (&a[same..], &b[same..]);
+    match (a, b) {
+        ([], _) | (_, []) => true,
+        _ if a.len() < b.len() => *a == b[1..],
+        _ if a.len() > b.len() => a[1..] == *b,
+        _ => a[1..] == b[1..] || (a.len() > 1 && a[0] == b[1] && a[1] == b[0] && a[2..] == b[2..]),
+    }
+}
+
+fn odd_letters(domain: &str) -> Option<&'static str> {
+    if domain.to_lowercase().split('.').any(|part| part.starts_with("xn--")) || !domain.is_ascii() {
+        let mixed = domain
+            .split('.')
+            .any(|part| part.chars().any(|c| c.is_ascii_alphabetic()) && part.chars().any(|c| !c.is_ascii()));
+        return Some(match mixed {
+            true => "a domain that mixes the letters of several scripts",
+            false => "a domain in letters that may be taken for others",
+        });
+    }
+    None
+}
+
+#[cfg(test)]
+#[path = "suspect_tests.rs"]
+mod tests;
