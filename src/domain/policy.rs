@@ -281,7 +281,7 @@ pub fn covers(pattern: &str, action: &str) -> bool {
 }
 
 fn applies(when: Option<&str>, scope: &Scope<'_>) -> Result<bool, TemplateError> {
-    when.map_or(Ok(true), |condition| scope.holds(condition))
+    when.map_or(Ok(true), |condition| scope.surely_holds(condition))
 }
 
 /// Every text in the parameters, folded, a line each.

@@ -82,11 +82,5 @@ fn scope(covered: &[&ActionSpec], of_tag: bool) -> Scope {
     let usable = RULE_NAMES.iter().filter(|one| !of_tag || !AFTER_TAGS.contains(&one.name));
     let names: BTreeMap<&'static str, Value> =
         usable.map(|one| (one.name, schema(one.name, one.kind))).collect();
-    let hint = match of_tag {
-        true => {
-            "a tag names what a rule names, but for `tags`, `risk` and `reversible`, which follow from it"
-        }
-        false => "what a rule may name is listed under `rules` in config/schemas/policy.json",
-    };
-    Scope { names, steps: None, hint }
+    Scope { names, steps: None, hint: "" }
 }

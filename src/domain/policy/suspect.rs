@@ -25,8 +25,9 @@ const ENCODED: usize = 32;
 /// The longest encoded text that is decoded, characters.
 const DECODED: usize = 20_000;
 
-/// How far a verb may stand from what it is about, bytes.
-const NEAR: usize = 60;
+/// How far a verb may stand before what it is about, bytes; and behind it, as some languages have it.
+const BEFORE: usize = 60;
+const BEHIND: usize = 25;
 
 /// Verbs and things that make an order to a machine when they stand close: `ignore … instructions`.
 const SETTING_ASIDE: [&str; 34] = [
@@ -414,21 +415,24 @@ impl<'a> Suspicion<'a> {
     }
 }
 
-/// Where a word of the one list stands close before or after a word of the other.
+/// Where a word of the one list stands close before a word of the other, or right behind it.
 fn near(folded: &str, some: &[String], others: &[String]) -> Option<usize> {
     let places = |words: &[String]| -> Vec<(usize, usize)> {
         let found = words.iter().flat_map(|word| folded.match_indices(word.as_str()));
-        let begins = |at: usize| !folded[..at].ends_with(char::is_alphanumeric);
+        let meant = |at: usize| {
+            let before = &folded[..at];
+            !before.ends_with(char::is_alphanumeric) && !before.ends_with("n't ") && !before.ends_with("not ")
+        };
         let mut places: Vec<_> =
-            found.filter(|(at, _)| begins(*at)).map(|(at, word)| (at, at + word.len())).collect();
+            found.filter(|(at, _)| meant(*at)).map(|(at, word)| (at, at + word.len())).collect();
         places.sort_unstable();
         places
     };
     let (some, others) = (places(some), places(others));
-    let close = |(a, a_end): (usize, usize)| {
-        let at = others.partition_point(|(b, _)| *b + NEAR < a);
-        let next = others.get(at..)?.iter().take_while(|(b, _)| *b <= a_end + NEAR);
-        next.map(|(b, _)| a.min(*b)).next()
+    let close = |(at, end): (usize, usize)| {
+        let first = others.partition_point(|(other, _)| *other + BEHIND < at);
+        let next = others.get(first..)?.iter().take_while(|(other, _)| *other <= end + BEFORE);
+        next.map(|(other, _)| at.min(*other)).next()
     };
     some.into_iter().find_map(close)
 }

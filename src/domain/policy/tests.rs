@@ -147,9 +147,16 @@ fn low_confidence_can_raise_a_review_and_high_confidence_never_waives_one() {
 
 #[test]
 fn a_rule_that_cannot_be_evaluated_asks_the_owner() {
-    for when in
-        ["params.amount > 3", "sent_day > 3", "first_contact", "spent_today > 1", "params.subject > 3 + 'x'"]
-    {
+    for when in [
+        "params.amount > 3",
+        "sent_day > 3",
+        "first_contact",
+        "spent_today > 1",
+        "params.subject > 3 + 'x'",
+        "not first_contact",
+        "first_contact and new_domain",
+        "confidence < 0.1 or first_contact",
+    ] {
         let policy = Policy { rules: vec![rule(Some(when), Ruling::Deny, "d")], ..Policy::default() };
         let weighed = judge(&policy, "x@y.example", Label::Owner, Stage::Live, 1.0);
         assert_eq!(weighed.ruling, Ruling::Review, "{when}");
