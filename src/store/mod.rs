@@ -29,6 +29,7 @@ pub mod nodes;
 pub mod partitions;
 pub mod pauses;
 pub mod postgres;
+pub mod proposals;
 pub mod reached;
 pub mod records;
 pub mod retention;

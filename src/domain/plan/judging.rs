@@ -157,7 +157,7 @@ impl Planner<'_, '_> {
         let outside = |label: Option<&Label>| label.is_some_and(|label| *label >= Label::Model);
         for (name, value) in action.params.as_object().into_iter().flatten() {
             if outside(labels.get(name)) {
-                each_text(name, value, &mut |place, text| suspicion.look(place, text));
+                suspicion.look_at_value(name, value);
             }
         }
         if self.run.opened.label >= Label::Untrusted {
@@ -165,8 +165,7 @@ impl Planner<'_, '_> {
         }
         for id in self.all_sources(step) {
             if let StepStatus::Succeeded { output, label: Label::Untrusted, .. } = self.run.status(&id) {
-                let place = format!("steps.{id}.output");
-                each_text(&place, output, &mut |place, text| suspicion.look(place, text));
+                suspicion.look_at_value(&format!("steps.{id}.output"), output);
             }
         }
         suspicion.told()
@@ -174,7 +173,7 @@ impl Planner<'_, '_> {
 
     fn look_at_input(&self, suspicion: &mut Suspicion<'_>) {
         let input = &self.run.opened.input;
-        each_text("input", input, &mut |place, text| suspicion.look(place, text));
+        suspicion.look_at_value("input", input);
         let wrote = |name: &str| input.get(name).and_then(Value::as_str).and_then(address);
         let (Some((from, own)), Some((reply_to, other))) = (wrote("from"), wrote("reply_to")) else { return };
         if own != other {
@@ -233,22 +232,6 @@ fn all_public(output: &Value, public: &[String]) -> bool {
             public.iter().any(|prefix| path.starts_with(prefix.as_str()))
         })
     })
-}
-
-/// Tells every text inside a value, with its path.
-fn each_text(path: &str, value: &Value, tell: &mut dyn FnMut(&str, &str)) {
-    match value {
-        Value::String(text) => tell(path, text),
-        Value::Array(items) => {
-            items.iter().enumerate().for_each(|(nth, item)| each_text(&format!("{path}.{nth}"), item, tell));
-        }
-        Value::Object(fields) => {
-            for (name, field) in fields {
-                each_text(&format!("{path}.{}", quoted(name, 40)), field, tell);
-            }
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) => {}
-    }
 }
 
 /// An action with the owner's edits, and what policy says of it. Parameters that the owner changed

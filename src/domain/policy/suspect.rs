@@ -10,6 +10,7 @@ use std::sync::LazyLock;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
+use serde_json::Value;
 
 use crate::domain::fold::{fold, glance, is_invisible, quoted, turns_direction};
 
@@ -293,6 +294,24 @@ impl<'a> Suspicion<'a> {
         self.words(place, &folded);
         self.encoded(place, text);
         self.domains(place, text);
+    }
+
+    /// Looks at every text inside a value.
+    pub fn look_at_value(&mut self, place: &str, value: &Value) {
+        match value {
+            Value::String(text) => self.look(place, text),
+            Value::Array(items) => {
+                for (nth, item) in items.iter().enumerate() {
+                    self.look_at_value(&format!("{place}.{nth}"), item);
+                }
+            }
+            Value::Object(fields) => {
+                for (name, field) in fields {
+                    self.look_at_value(&format!("{place}.{}", quoted(name, 40)), field);
+                }
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
     }
 
     /// Looks at a domain that something is sent to.
