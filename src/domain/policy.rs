@@ -404,13 +404,13 @@ impl<'a> View<'a> {
                     ),
                 );
             }
-            Answering::Sender(_, Some(lacks)) => {
+            Answering::Sender(sender, Some(lacks)) if sender.granted => {
                 say(
                     Ruling::Allow,
                     format!("the workflow trusts answers to the sender, but not this one: {lacks}"),
                 );
             }
-            Answering::No => {}
+            Answering::Sender(..) | Answering::No => {}
         }
         for path in &facts.trusted {
             say(Ruling::Allow, format!("`{path}` counts as your word: the workflow trusts it"));

@@ -23,6 +23,7 @@ mod engine;
 mod flow;
 mod flow_door;
 mod gathered;
+mod injection;
 mod invariants;
 mod kinds;
 mod layering;
