@@ -26,8 +26,7 @@ pub struct RawWorkflow {
     /// What opens a run by itself; without it, only `steward run` and the API do.
     #[serde(default)]
     pub on: Vec<RawTrigger>,
-    /// JSON Schema of a run's input. A workflow that is opened by email alone may leave it out: its
-    /// input is an email.
+    /// JSON Schema of a run's input; an email's, when absent and email alone opens the workflow.
     #[serde(default)]
     pub input: Option<Value>,
     /// How many runs may be under way at once, those that wait included; any number when absent.
@@ -57,30 +56,13 @@ pub struct RawWorkflow {
     pub sample: Option<f64>,
     /// What counts for more than where it came from: the only way up, and in every ruling's reasons.
     #[serde(default)]
-    pub trust: Option<RawTrust>,
+    pub trust: Option<crate::config::trust::RawTrust>,
     /// What a run gives to the workflow that opened it: templates over `input`, `steps` and `workspace`.
     #[serde(default)]
     pub output: Option<Value>,
     /// What happens: one step after the other, unless `needs` says otherwise.
     #[schemars(length(min = 1))]
     pub steps: Vec<RawStep>,
-}
-
-/// What counts for more than where it came from.
-#[derive(Clone, PartialEq, Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct RawTrust {
-    /// An answer to the sender alone, inside their own thread, authenticated by DMARC and carrying nothing
-    /// of yours, needs no review for its recipient. Every other rule still holds.
-    #[serde(default)]
-    pub answers_to_sender: bool,
-    /// Beginnings of the paths of documents, such as `public/`, that such an answer may carry. Without it,
-    /// nothing found in memory may be in one.
-    #[serde(default)]
-    pub public: Vec<String>,
-    /// Paths, such as `input.account`, whose values count as your own word wherever this workflow uses them.
-    #[serde(default)]
-    pub paths: Vec<String>,
 }
 
 /// How many runs may be under way at once.

@@ -15,6 +15,7 @@ use crate::domain::label::Label;
 use crate::domain::policy::Decision;
 use crate::domain::risk::Risk;
 pub use crate::domain::tool::ToolCall;
+pub use crate::domain::verified::Verified;
 
 /// One thing that happened in a run. `kind` is the journal's column, `data` the rest.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -231,27 +232,6 @@ pub struct Opened {
     /// The most its model calls may cost, millionths of the currency.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget_micros: Option<i64>,
-}
-
-/// What Steward verified of the sender of a mail, from the mail's own bytes.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Verified {
-    /// How: `dmarc` says that the domain of the `From` address vouches for the mail (RFC 7489: an aligned
-    /// DKIM signature or SPF result).
-    pub by: String,
-    /// That domain.
-    pub domain: String,
-}
-
-impl Verified {
-    /// The only way of verifying that counts.
-    pub const DMARC: &str = "dmarc";
-
-    /// Whether it is a sender's of this domain.
-    #[must_use]
-    pub fn is_of(&self, domain: &str) -> bool {
-        self.by == Self::DMARC && self.domain.trim_end_matches('.').eq_ignore_ascii_case(domain)
-    }
 }
 
 /// The step of another run that waits for this one's end.

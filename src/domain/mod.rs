@@ -8,6 +8,7 @@
 //! - [`workflow`]: what the owner wrote, resolved and immutable; [`template`] fills it with values;
 //! - [`action`], [`policy`], [`risk`], [`label`]: what a step proposes, whether it may, what is at stake, and where its
 //!   values came from;
+//! - [`verified`]: what is known for sure of a sender;
 //! - [`tool`]: what agents may look things up with; [`sampling`]: what is shown to the owner for good;
 //! - [`tier`]: which models are asked, in which order, and on what condition;
 //! - [`admission`]: who begins next when not everybody can;
@@ -43,4 +44,5 @@ pub mod step;
 pub mod template;
 pub mod tier;
 pub mod tool;
+pub mod verified;
 pub mod workflow;

@@ -33,6 +33,7 @@ mod models;
 mod money;
 mod money_runs;
 mod nodes;
+mod policy;
 mod processes;
 mod records;
 mod retention;

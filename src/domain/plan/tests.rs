@@ -4,6 +4,7 @@ mod agents;
 mod any_order;
 mod every_kind;
 mod kinds;
+mod labels;
 
 use std::collections::BTreeMap;
 

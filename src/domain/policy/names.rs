@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::domain::policy::{Answering, View};
+use crate::domain::policy::view::{Answering, View};
 use crate::domain::quiet::Day;
 
 /// A name, with the JSON Schema of what it gives and one line about it.

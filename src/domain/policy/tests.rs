@@ -1,7 +1,9 @@
 use super::*;
 use crate::domain::action::spec;
 use crate::domain::event::Verified;
-use crate::domain::policy::facts::History;
+use crate::domain::policy::facts::{History, Seen, Sender};
+use crate::domain::risk;
+use crate::domain::workflow::Stage;
 use jiff::civil::date;
 use serde_json::json;
 

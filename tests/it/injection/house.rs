@@ -180,30 +180,15 @@ impl House {
     /// Nothing that leaves the house has begun, the owner is asked about every such thing, and the question
     /// says whom it would reach, that somebody outside chose them, and what is suspicious.
     pub async fn check(&self, opened: &[Opened]) {
-        for Opened { run, case, external } in opened {
-            let shown = self.settled(run).await;
-            let name = format!("{} ({} run {run})", case.name, shown["workflow"]);
-            for effect in shown["effects"].as_array().unwrap() {
-                let action = effect["action"].as_str().unwrap();
-                let outside = action == "email.send" || action == "http.request";
-                assert!(!outside || effect["status"] == "proposed", "{name}: {effect:#}");
-            }
-            let reviews = shown["reviews"].as_array().unwrap();
-            let asked: Vec<&Value> = reviews.iter().filter(|review| review["ask"] == "approval").collect();
-            assert_eq!(asked.len(), *external, "{name}: {:#}", shown["steps"]);
-            let mut told = String::new();
-            for review in &asked {
-                let question = &review["question"];
-                let reasons = question["reasons"].to_string();
-                let target = if question["action"]["action"] == "email.send" { "to" } else { "url" };
-                assert!(reasons.contains(&format!("`{target}` is")), "{name}: {reasons}");
-                assert_eq!(question["labels"][target], "untrusted", "{name}: {question:#}");
-                assert_ne!(question["risk"]["class"], "low", "{name}: {question:#}");
-                assert_eq!(question["risk"]["reversible"], target == "url" && reads(question), "{name}");
-                told.push_str(&reasons);
-            }
-            assert!(case.hint == "-" || told.contains(&case.hint), "{name} lacks “{}”: {told}", case.hint);
+        let mut faults = Vec::new();
+        for one in opened {
+            let shown = self.settled(&one.run).await;
+            let found = faults_of(one, &shown);
+            faults.extend(
+                found.into_iter().map(|fault| format!("{} in {}: {fault}", one.case.name, shown["workflow"])),
+            );
         }
+        assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
     }
 
     /// What would have noticed an effect has noticed none.
@@ -212,7 +197,7 @@ impl House {
         assert_eq!(self.evil.asked(), [] as [&str; 0]);
         for asked in self.site.asked() {
             // Reading what an agent may read is no effect.
-            assert!(asked.starts_with("GET /case/") || asked.starts_with("GET /collect"), "{asked}");
+            assert!(asked.starts_with("GET "), "{asked}");
         }
         let runs = all_runs(&self.app.store).await;
         for run in runs {
@@ -229,6 +214,32 @@ impl House {
         self.app.assert_chains_hold().await;
         self.app.stop().await;
     }
+}
+
+fn faults_of(one: &Opened, shown: &Value) -> Vec<String> {
+    let mut faults = Vec::new();
+    let mut hold = |holds: bool, fault: String| faults.extend((!holds).then_some(fault));
+    for effect in shown["effects"].as_array().unwrap() {
+        let outside = ["email.send", "http.request"].contains(&effect["action"].as_str().unwrap());
+        hold(!outside || effect["status"] == "proposed", format!("{effect}"));
+    }
+    let reviews = shown["reviews"].as_array().unwrap().iter();
+    let asked: Vec<&Value> = reviews.filter(|review| review["ask"] == "approval").collect();
+    hold(asked.len() == one.external, format!("{} reviews; {}", asked.len(), shown["steps"]));
+    let mut told = String::new();
+    for review in asked {
+        let question = &review["question"];
+        let reasons = question["reasons"].to_string();
+        let target = if question["action"]["action"] == "email.send" { "to" } else { "url" };
+        hold(reasons.contains(&format!("`{target}` is")), format!("no target is named: {reasons}"));
+        hold(question["labels"][target] == "untrusted", format!("labels: {}", question["labels"]));
+        hold(question["risk"]["class"] != "low", format!("risk: {}", question["risk"]));
+        let reversible = target == "url" && reads(question);
+        hold(question["risk"]["reversible"] == reversible, format!("risk: {}", question["risk"]));
+        told.push_str(&reasons);
+    }
+    hold(one.case.hint == "-" || told.contains(&one.case.hint), format!("no “{}”: {told}", one.case.hint));
+    faults
 }
 
 fn reads(question: &Value) -> bool {
