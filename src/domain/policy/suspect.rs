@@ -255,7 +255,11 @@ fn resembles(domain: &str, known: &str) -> bool {
     let (domain, known) = (domain.as_str(), known.as_str());
     let is_it =
         domain == known || domain.ends_with(&format!(".{known}")) || known.ends_with(&format!(".{domain}"));
-    if is_it || known.len() < 5 || !known.contains('.') || known.parse::<std::net::IpAddr>().is_ok() {
+    if is_it
+        || known.len() < 5
+        || !known.contains('.')
+        || known.chars().all(|c| c.is_ascii_digit() || c == '.')
+    {
         return false;
     }
     let (seen, real) = (glance(domain), glance(known));

@@ -232,7 +232,9 @@ fn faults_of(one: &Opened, shown: &Value) -> Vec<String> {
         let reasons = question["reasons"].to_string();
         let target = if question["action"]["action"] == "email.send" { "to" } else { "url" };
         hold(reasons.contains(&format!("`{target}` is")), format!("no target is named: {reasons}"));
-        hold(question["labels"][target] == "untrusted", format!("labels: {}", question["labels"]));
+        // Where a redirect was refused nothing came in from outside: a model made the recipient up.
+        let from = if one.case.redirect.is_some() { "model" } else { "untrusted" };
+        hold(question["labels"][target] == from, format!("labels: {}", question["labels"]));
         hold(question["risk"]["class"] != "low", format!("risk: {}", question["risk"]));
         let reversible = target == "url" && reads(question);
         hold(question["risk"]["reversible"] == reversible, format!("risk: {}", question["risk"]));
