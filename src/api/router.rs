@@ -5,8 +5,8 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{delete, get, post};
 
 use crate::api::{
-    ApiState, audit, auth, calls, control, events, guard, health, hooks, memory, models, problem, reviews,
-    runs, schedules, sign_in, spend, watch,
+    ApiState, audit, auth, calls, control, events, guard, health, hooks, memory, models, policy, problem,
+    reviews, runs, schedules, sign_in, spend, watch,
 };
 
 /// Everything that Steward serves, with the `pages` of the web inbox. Every route asks for what [`auth::gate`]
@@ -44,6 +44,8 @@ pub fn router(state: ApiState, pages: Router<ApiState>) -> Router {
         .route("/api/v1/models", get(models::list))
         .route("/api/v1/models/test", post(models::test))
         .route("/api/v1/models/providers/{name}/reset", post(models::reset))
+        .route("/api/v1/policy/explain", post(policy::explain))
+        .route("/api/v1/policy/try", post(policy::try_on))
         .route("/api/v1/audit/verify", get(audit::verify))
         .route("/api/v1/sign-in-links", post(sign_in::link))
         .route("/api/v1/sessions", delete(sign_in::revoke_all))

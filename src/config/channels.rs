@@ -10,7 +10,7 @@ use crate::config::secret::SecretRef;
 use crate::domain::duration::Span;
 use crate::domain::ladder::{ChannelName, Ladder, Quiet, Rung};
 use crate::domain::notice::Severity;
-use crate::domain::risk::Risk;
+use crate::domain::risk::RiskClass;
 
 /// The whole file. Without it, everything waits in the web inbox, and nobody is told.
 #[derive(Clone, PartialEq, Debug, Default, Deserialize, JsonSchema)]
@@ -32,7 +32,7 @@ pub struct Channels {
     /// When the owner is told of a review, by its class of risk. For a class that is not here: at once over
     /// the first channel there is, again after four hours, and over all of them after a day.
     #[serde(default)]
-    pub ladder: BTreeMap<Risk, Ladder>,
+    pub ladder: BTreeMap<RiskClass, Ladder>,
     /// Over which channels the owner hears what he is not asked. For a severity that is not here: `critical`
     /// over all of them, `warning` over the first, `info` over none (the digest has it).
     #[serde(default)]
@@ -108,7 +108,7 @@ impl Channels {
 
     /// When the owner is told of a review of this class, over channels that there are.
     #[must_use]
-    pub fn ladder(&self, risk: Risk) -> Ladder {
+    pub fn ladder(&self, risk: RiskClass) -> Ladder {
         let configured = self.configured();
         let mut ladder = self.ladder.get(&risk).cloned().unwrap_or_else(|| usual(&configured));
         for rung in &mut ladder.rungs {
@@ -167,16 +167,16 @@ mod tests {
     #[test]
     fn without_a_word_the_owner_is_told_at_once_again_and_then_everywhere() {
         let both = channels(&format!("{SLACK}email: {{}}\n"));
-        let ladder = both.ladder(Risk::Low);
+        let ladder = both.ladder(RiskClass::Low);
         let told: Vec<_> = ladder.rungs.iter().map(|rung| rung.channels.len()).collect();
         assert_eq!(told, [1, 1, 2]);
-        assert!(Channels::default().ladder(Risk::High).rungs.is_empty());
+        assert!(Channels::default().ladder(RiskClass::High).rungs.is_empty());
     }
 
     #[test]
     fn a_rung_names_no_channel_that_is_not_there() {
         let text = format!("{SLACK}ladder: {{ high: {{ rungs: [{{ after: 0s, channels: [email] }}] }} }}\n");
-        assert!(channels(&text).ladder(Risk::High).rungs.is_empty());
+        assert!(channels(&text).ladder(RiskClass::High).rungs.is_empty());
     }
 
     #[test]

@@ -13,8 +13,9 @@ use crate::domain::ids::{
 };
 use crate::domain::label::Label;
 use crate::domain::policy::Decision;
-use crate::domain::risk::Risk;
+use crate::domain::risk::{Risk, RiskClass};
 pub use crate::domain::tool::ToolCall;
+pub use crate::domain::verified::Verified;
 
 /// One thing that happened in a run. `kind` is the journal's column, `data` the rest.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -218,6 +219,10 @@ pub struct Opened {
     pub label: Label,
     /// Which door it came through: `email`, `webhook`, `api`, `cli`, `run`, `rerun`.
     pub trigger: String,
+    /// What Steward itself verified of whoever sent the input; nothing where it verified nothing, whatever
+    /// the input claims.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verified: Option<Verified>,
     /// The run that waits for this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<Parent>,
@@ -318,18 +323,29 @@ pub struct Question {
     /// The action in question, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub action: Option<Action>,
+    /// Where each of its parameters came from.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
+    /// What is at stake with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub risk: Option<Risk>,
     /// JSON Schema of the answer, if one is wanted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub form: Option<Value>,
-    /// How much hangs on it.
-    #[serde(default)]
-    pub risk: Risk,
     /// When the question expires. A time-out never means yes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub due_at: Option<jiff::Timestamp>,
     /// What an approval allows this run to cost beyond all limits, millionths of the currency.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allows_micros: Option<i64>,
+}
+
+impl Question {
+    /// How much hangs on it. A question that is about no action is of the middle class.
+    #[must_use]
+    pub fn class(&self) -> RiskClass {
+        self.risk.as_ref().map_or(RiskClass::Medium, |risk| risk.class)
+    }
 }
 
 /// What kind of answer a review wants.

@@ -4,12 +4,12 @@
 use jiff::SignedDuration;
 use serde_json::json;
 
+use crate::domain::action::Labels;
 use crate::domain::digest::Digest;
 use crate::domain::event::{Artifact, Ask, Event, Outcome, Parked, Question, Verdict};
 use crate::domain::ids::{NodeId, ReviewId, RunId, StepId};
 use crate::domain::label::Label;
 use crate::domain::plan::{Entry, PARKED_CHOICES, Rest};
-use crate::domain::risk::Risk;
 use crate::orchestrator::engine::Engine;
 use crate::store::StoreError;
 use crate::store::journal::Commit;
@@ -89,9 +89,10 @@ async fn park(
         artifacts,
         digest: Digest::of_json(&json!({"parked": run, "seq": seq, "error": error})),
         action: None,
+        labels: Labels::new(),
+        risk: None,
         form: Some(json!({"type": "string", "enum": PARKED_CHOICES})),
         due_at: None,
-        risk: Risk::default(),
         allows_micros: None,
     };
     tracing::error!(%run, "the run is parked: it needs a look");

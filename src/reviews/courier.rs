@@ -117,7 +117,7 @@ impl Desk {
         }
         let store = &self.engine.store;
         for (review, rung) in store.reviews_to_tell(100).await? {
-            let ladder = self.config.ladder(review.question.risk);
+            let ladder = self.config.ladder(review.question.class());
             let now = self.engine.now();
             let climb = ladder.climb(review.opened_at, rung, now, self.config.quiet.as_ref(), &self.zone);
             store.climb(review.id, rung, &climb).await?;

@@ -8,7 +8,7 @@ use crate::api::session::{Form, Session};
 use crate::domain::action::{self, Action, Labels, Reach};
 use crate::domain::event::{Ask, Verdict};
 use crate::domain::label::Label;
-use crate::domain::risk::Risk;
+use crate::domain::risk::RiskClass;
 use crate::reviews::fitting;
 use crate::store::reviews::ReviewRow;
 use crate::ui::answer;
@@ -231,7 +231,7 @@ impl ReviewPage {
             title: Inert::line(&row.title),
             wants: wants(question.ask, may),
             digest: row.digest.to_string(),
-            high_risk: question.risk == Risk::High,
+            high_risk: question.class() == RiskClass::High,
             opened: clock.when(row.opened_at),
             due: row.due_at.map(|at| clock.when(at)),
             reasons: question.reasons.iter().map(|reason| Inert::line(reason)).collect(),

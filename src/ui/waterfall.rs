@@ -270,7 +270,7 @@ mod tests {
             digest: Digest::ZERO,
             action: None,
             form: None,
-            risk: crate::domain::risk::Risk::default(),
+            risk: None,
             due_at: None,
             allows_micros: None,
         };

@@ -2,12 +2,12 @@
 
 use serde_json::{Value, json};
 
+use crate::domain::action::Labels;
 use crate::domain::digest::Digest;
 use crate::domain::event::{Artifact, Ask, ErrorKind, Question};
 use crate::domain::label::Label;
 use crate::domain::plan::Planner;
 use crate::domain::plan::begin::MAX_ARTIFACTS;
-use crate::domain::risk::Risk;
 use crate::domain::run::IllegalEvent;
 use crate::domain::workflow::{Step, StepKind};
 
@@ -69,9 +69,10 @@ impl Planner<'_, '_> {
             reasons: reasons(&agent.tier),
             artifacts: draft.map(drafted).into_iter().chain(artifacts).take(MAX_ARTIFACTS).collect(),
             action: None,
+            labels: Labels::new(),
+            risk: None,
             form: Some(agent.output.clone()),
             due_at: None,
-            risk: Risk::default(),
             allows_micros,
         };
         self.open(question)

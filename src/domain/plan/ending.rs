@@ -4,12 +4,12 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::domain::action::Labels;
 use crate::domain::digest::Digest;
 use crate::domain::event::{Ask, Event, Outcome, Question, Verdict};
 use crate::domain::ids::{ReviewId, RunId, StepId};
 use crate::domain::label::Label;
 use crate::domain::plan::{PARKED_CHOICES, Planner, Task, UNDO_CHOICES};
-use crate::domain::risk::Risk;
 use crate::domain::run::IllegalEvent;
 use crate::domain::step::StepStatus;
 use crate::domain::template::TemplateError;
@@ -70,9 +70,14 @@ impl Planner<'_, '_> {
             Outcome::Succeeded | Outcome::Declined | Outcome::Failed | Outcome::Parked => "the run ended",
         };
         self.withdraw_questions(why)?;
-        self.tasks.retain(|task| matches!(task, Task::Perform(_) | Task::Probe(_) | Task::Stop(_)));
         // What a model call cost is worth knowing, but not worth waiting for once the owner said stop.
         let agents_too = outcome != Outcome::Cancelled;
+        self.tasks.retain(|task| match task {
+            Task::Perform(_) | Task::Probe(_) | Task::Stop(_) => true,
+            // A step that says it is running is waited for: something must come of it.
+            Task::Agent { .. } | Task::Read { .. } | Task::Open { .. } | Task::LookBack(_) => agents_too,
+            Task::Instant(_) | Task::Listen { .. } | Task::Attend { .. } => false,
+        });
         let in_flight = |status: &StepStatus| match status {
             StepStatus::Effecting { .. } | StepStatus::Asking { ask: Ask::InDoubt, .. } => true,
             StepStatus::Running => agents_too,
@@ -192,9 +197,10 @@ impl Planner<'_, '_> {
             ],
             artifacts: Vec::new(),
             action: None,
+            labels: Labels::new(),
+            risk: None,
             form: Some(json!({"type": "string", "enum": UNDO_CHOICES})),
             due_at: None,
-            risk: Risk::default(),
             allows_micros: None,
         };
         self.open(question)
