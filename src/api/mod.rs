@@ -4,7 +4,7 @@
 //! - [`auth`]: who may come in, and the few doors without a key; [`guard`]: time, load and panics;
 //! - [`extract`]: bodies and queries; [`problem`]: every error, RFC 9457; [`page`]: cursors;
 //! - `watch`: a run as it happens;
-//! - `runs`, `reviews`, `schedules`, `spend`, `memory`, `models`, `calls`, `audit`, `hooks`, `health`: one file
+//! - `runs`, `reviews`, `schedules`, `spend`, `memory`, `models`, `calls`, `audit`, `hooks`, `slack`, `health`: one file
 //!   per resource;
 //! - [`view`]: a run as people look at it, the same for every screen.
 
@@ -25,6 +25,7 @@ mod reviews;
 pub mod router;
 mod runs;
 mod schedules;
+mod slack;
 mod spend;
 pub mod state;
 pub mod view;

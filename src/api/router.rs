@@ -6,7 +6,7 @@ use axum::routing::{get, post};
 
 use crate::api::{
     ApiState, audit, auth, calls, control, events, guard, health, hooks, memory, models, problem, reviews,
-    runs, schedules, spend, watch,
+    runs, schedules, slack, spend, watch,
 };
 
 /// Everything that Steward serves. Every route asks for the token, but for those in [`auth::OPEN`].
@@ -15,6 +15,7 @@ pub fn router(state: ApiState) -> Router {
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz))
         .route("/hooks/email", post(hooks::email))
+        .route("/hooks/slack", post(slack::interact))
         .route("/hooks/{path}", post(hooks::webhook))
         .route("/api/v1/runs", get(runs::list).post(runs::open))
         .route("/api/v1/runs/{id}", get(runs::show))

@@ -8,6 +8,7 @@ use crate::config::secret::Secret;
 use crate::config::workspace::Definitions;
 use crate::domain::digest::Digest;
 use crate::orchestrator::door::Door;
+use crate::reviews::slack::Slack;
 use crate::store::Store;
 
 /// Requests served at once: more than any screen asks for, few enough to fit in memory.
@@ -30,6 +31,8 @@ pub struct ApiState {
     pub token_digest: Digest,
     /// The key of signatures on `/hooks/email` (`STEWARD_EMAIL_HOOK_SECRET`); without it only the token opens it.
     pub email_secret: Option<Arc<Secret>>,
+    /// The owner's Slack, if he has one.
+    pub slack: Option<Arc<Slack>>,
     pub(super) in_flight: Arc<Semaphore>,
     pub(super) emails: Arc<Semaphore>,
     pub(super) watchers: Arc<Semaphore>,
@@ -49,10 +52,17 @@ impl ApiState {
             definitions,
             token_digest: Digest::of_bytes(token.expose().as_bytes()),
             email_secret: email_secret.map(Arc::new),
+            slack: None,
             in_flight: Arc::new(Semaphore::new(IN_FLIGHT)),
             emails: Arc::new(Semaphore::new(EMAILS)),
             watchers: Arc::new(Semaphore::new(WATCHERS)),
         }
+    }
+
+    /// The same with the owner's Slack.
+    #[must_use]
+    pub fn with_slack(self, slack: Option<Arc<Slack>>) -> Self {
+        Self { slack, ..self }
     }
 
     pub(super) fn store(&self) -> &Store {

@@ -3,7 +3,8 @@
 //! A review is opened by the plan of a run ([`crate::domain::plan`]) and kept by [`crate::store::reviews`].
 //!
 //! - [`mod@digest`] is his day in one message;
-//! - [`courier`] tells the owner of it, over one [`channel`] after the other, and of notices;
+//! - [`courier`] tells the owner of it, over one [`channel`] after the other, and of notices; [`slack`] is
+//!   one of them;
 //! - [`mod@decide`] takes what comes back from the owner, whatever the channel: it alone knows which verdict
 //!   fits which question.
 
@@ -11,5 +12,6 @@ pub mod channel;
 pub mod courier;
 pub mod decide;
 pub mod digest;
+pub mod slack;
 
 pub use decide::{DecideRefusal, decide};
