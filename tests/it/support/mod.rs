@@ -8,6 +8,7 @@ pub mod model_server;
 pub mod process;
 pub mod rig;
 pub mod service;
+pub mod slack;
 pub mod smtp;
 
 use std::future::Future;
