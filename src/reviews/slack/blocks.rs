@@ -22,7 +22,7 @@ use crate::reviews::slack::kit::{
     rich, section, weight, words,
 };
 use crate::reviews::slack::limits;
-use crate::reviews::slack::text::{cost, cut, escape, line, plain, short};
+use crate::reviews::slack::text::{cost, cut, escape, line, plain, short, visible};
 use crate::store::reviews::ReviewRow;
 
 /// Reasons that are shown.
@@ -204,7 +204,8 @@ pub fn outcome(review: &ReviewRow) -> String {
 }
 
 fn headline(review: &ReviewRow) -> String {
-    let title = line(&review.title);
+    let title = Some(line(&review.title)).filter(|title| !title.is_empty());
+    let title = title.unwrap_or_else(|| "A question".to_owned()); // Slack takes no empty text
     match review.question.risk {
         Risk::High => format!("High risk · {title}"),
         Risk::Medium | Risk::Low => title,
@@ -278,12 +279,12 @@ pub fn choice(value: &Value) -> String {
     }
 }
 
-/// The parameters that can be edited in Slack: texts that fit into an input.
+/// The parameters that can be edited in Slack: texts that fit into an input, and that show all they have.
 pub fn editable(review: &ReviewRow) -> impl Iterator<Item = (&str, &str)> {
     let params = review.question.action.iter().filter_map(|action| action.params.as_object()).flatten();
     params
         .filter_map(|(name, value)| Some((name.as_str(), value.as_str()?)))
-        .filter(|(_, text)| text.encode_utf16().count() <= limits::INPUT)
+        .filter(|(_, text)| text.encode_utf16().count() <= limits::INPUT && visible(text) == *text)
         .take(PARAMS)
 }
 
