@@ -155,21 +155,20 @@ impl Slack {
     }
 
     async fn decide(&self, review: &ReviewRow, verdict: Verdict, user: &str) -> Told {
-        let (by, status) = (self.by(user), verdict.status());
-        match decide(&self.door, review.id, Some(review.digest), verdict, &by).await {
+        let by = self.by(user);
+        match decide(&self.door, review.id, Some(review.digest), verdict.clone(), &by).await {
             Ok(_) => {
                 self.door.engine().news.notify_one(); // the messages are brought up to date at once
                 Told::Done
             }
-            // The same click, delivered again.
-            Err(DecideRefusal::Over { status: ended, by: Some(who) }) if ended == status && who == by => {
-                Told::Done
-            }
             Err(DecideRefusal::Over { .. } | DecideRefusal::NotFound(_)) => {
-                Told::Over(match self.door.engine().store.review(review.id).await {
-                    Ok(Some(review)) => unchanged(&review),
-                    _ => "There is no such review any more.".to_owned(),
-                })
+                match self.door.engine().store.review(review.id).await {
+                    // The same click, delivered again.
+                    Ok(Some(now)) if now.verdict == Some(verdict) && now.decided_by == Some(by) => Told::Done,
+                    Ok(Some(now)) => Told::Over(unchanged(&now)),
+                    Ok(None) => Told::Over("There is no such review any more.".into()),
+                    Err(error) => uncertain(&error),
+                }
             }
             Err(refusal @ DecideRefusal::OtherDigest { .. }) => Told::Over(refusal.to_string()),
             Err(DecideRefusal::Store(error)) => uncertain(&error),

@@ -101,3 +101,42 @@ impl Payload {
         Self::deserialize(value).map_err(|_| NotAnInteraction)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn form(payload: &str) -> Vec<u8> {
+        url::form_urlencoded::Serializer::new(String::new())
+            .append_pair("payload", payload)
+            .finish()
+            .into_bytes()
+    }
+
+    #[test]
+    fn a_click_is_read_for_who_clicked_what_and_where_and_for_nothing_else() {
+        let click = json!({
+            "type": "block_actions", "user": {"id": "U1", "name": "x"}, "trigger_id": "1.2.3",
+            "container": {"type": "message", "channel_id": "C1", "message_ts": "1.1"}, "message": {"text": "any"},
+            "actions": [{"type": "button", "action_id": "approve", "value": "v", "block_id": "b"}],
+        });
+        let Ok(Payload::BlockActions { user, container, actions, .. }) =
+            Payload::of_form(&form(&click.to_string()))
+        else {
+            panic!("{click}")
+        };
+        assert_eq!((user.id.as_str(), container.channel_id.as_deref()), ("U1", Some("C1")));
+        assert_eq!((actions[0].action_id.as_str(), actions[0].value.as_deref()), ("approve", Some("v")));
+        assert!(matches!(Payload::of_form(&form(r#"{"type":"view_closed"}"#)), Ok(Payload::Other)));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_is_an_interaction_or_none(bytes in any::<Vec<u8>>(), text in any::<String>()) {
+            prop_assert_eq!(Payload::of_form(&bytes).err(), Some(NotAnInteraction));
+            prop_assert_eq!(Payload::of_form(&form(&text)).err(), Some(NotAnInteraction));
+        }
+    }
+}
