@@ -11,6 +11,7 @@ use steward::domain::action::Repeat;
 use steward::domain::event::Verdict;
 use steward::domain::notice::{NoticeKind, Severity};
 use steward::domain::plan::EffectResult;
+use steward::domain::workflow::{ReviewStep, Step, StepKind};
 use steward::reviews::channel::Channel;
 use steward::reviews::courier::Courier;
 use steward::reviews::digest::gather;
@@ -22,7 +23,7 @@ use steward::store::notices::News;
 use crate::slack_blocks::look;
 use crate::support::forge::by_hand;
 use crate::support::rig::{Rig, Scripted, call_out};
-use crate::support::slack::person::{button, click};
+use crate::support::slack::person::{button, click, submit};
 use crate::support::slack::{BOT_TOKEN, CHANNEL, Fake, OWNER};
 
 /// A courier that tells the owner over this Slack, at once and again after an hour.
@@ -71,6 +72,36 @@ async fn an_effect_in_doubt_is_answered_with_one_of_its_three_buttons() {
     rig.becomes(run, "succeeded").await;
     assert_eq!(doubtful.calls(), 1);
     fake.says(&message, "Answered by owner via slack: happened").await;
+    courier.stop().await;
+}
+
+#[tokio::test]
+async fn a_form_of_simple_fields_is_answered_in_a_modal_and_held_against_its_schema() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let form = json!({"type": "object", "required": ["fit", "why"], "properties": {
+        "fit": {"type": "number", "maximum": 1}, "why": {"type": "string"},
+        "size": {"enum": ["small", "large"]}, "tags": {"type": "array"}}});
+    let asks = ReviewStep { ask: "How good is it?".into(), form: Some(form), shows: Default::default() };
+    let step = Step { kind: StepKind::Review(asks), ..call_out("judge", None) };
+    let rig = Rig::new(vec![step], Vec::new()).await;
+    let (fake, folder) = (Fake::start().await, tempfile::tempdir().unwrap());
+    let (courier, slack) = tells(&rig, &fake, CHANNEL, folder.path());
+    let run = rig.open(None).await.run();
+    let message = fake.message("the question", |it| button(it, "answer").is_some()).await;
+    clicks(&slack, &fake, &message, "answer").await;
+    let view = fake.view(1).await;
+    // In the order of their names: fit, size, why.
+    let submitted = |given: &[Option<&str>]| Payload::of_value(&submit(&view, given, OWNER)).unwrap();
+    for bad in [[Some("much"), None, None], [Some("7"), None, Some("x")], [Some("1"), Some("2"), None]] {
+        let Reply::View(answer) = handle(&slack, submitted(&bad)).await else { panic!("{bad:?}") };
+        assert_eq!(answer["response_action"], "errors", "{bad:?}");
+    }
+    let good = submitted(&[Some("0.5"), Some("1"), Some("a <b> shop")]);
+    assert_eq!(handle(&slack, good).await, Reply::Done);
+    rig.becomes(run, "succeeded").await;
+    let reviews = rig.store.reviews("answered", Some(run), None, 1).await.unwrap();
+    let answer = json!({"fit": 0.5, "size": "large", "why": "a <b> shop"});
+    assert_eq!(reviews[0].verdict, Some(Verdict::Answered { answer }));
     courier.stop().await;
 }
 

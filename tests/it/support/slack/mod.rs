@@ -182,6 +182,7 @@ impl Fake {
 
     async fn socket(self: Arc<Self>, stream: TcpStream) {
         let mut ticket = String::new();
+        #[expect(clippy::result_large_err, reason = "the library's callback may refuse with a whole answer")]
         let look = |request: &tokio_tungstenite::tungstenite::handshake::server::Request, response| {
             ticket = request.uri().query().unwrap_or_default().to_owned();
             Ok(response)
