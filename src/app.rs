@@ -43,6 +43,8 @@ use crate::orchestrator::journal::Journal;
 use crate::orchestrator::lease::{LEASE, Lease};
 use crate::reviews::channel::Channel;
 use crate::reviews::courier::Courier;
+use crate::reviews::slack::blocks::Look;
+use crate::reviews::slack::{self, Slack};
 use crate::store::postgres::Server;
 use crate::store::{Store, migrate};
 use crate::telemetry;
@@ -92,6 +94,7 @@ pub struct Service {
     schedules: ActorRef<schedule::Msg>,
     courier: Courier,
     filling: AbortOnDropHandle<()>,
+    slack: Option<slack::Running>,
     stop_listening: oneshot::Sender<()>,
     listening: Shared<BoxFuture<'static, ()>>,
     server: Option<Server>,
@@ -150,7 +153,8 @@ impl Service {
         let (intake, _) = Actor::spawn(None, intake, ()).await?;
         schedule::register(&door, &definitions).await?;
         let (schedules, _) = Actor::spawn(None, Schedules { door: door.clone() }, ()).await?;
-        let channels = ways_to_the_owner(&definitions);
+        let (slack, listening_to_slack) = open_slack(&door, &definitions, address)?;
+        let channels = ways_to_the_owner(slack.clone());
         let courier = Courier::start(
             door.engine().clone(),
             definitions.channels.clone(),
@@ -163,7 +167,7 @@ impl Service {
         let announcement = Announcement::make(&state, door.engine().node(), &format!("http://{address}"))?;
         let email_secret = SecretRef::Env(EMAIL_HOOK_SECRET.into()).resolve();
         let web = Web::new(definitions.channels.public_url.clone().map_or_else(|| local_url(address), Ok)?);
-        let api = ApiState::new(door.clone(), definitions.clone(), &token, email_secret, web);
+        let api = ApiState::new(door.clone(), definitions.clone(), &token, email_secret, web).with_slack(slack);
         let router = ui::serve(api.clone());
         let (stop_listening, stopped) = oneshot::channel::<()>();
         let serving = axum::serve(listener, router).with_graceful_shutdown(stopped.map(|_| ()));
@@ -184,6 +188,7 @@ impl Service {
             schedules,
             courier,
             filling: AbortOnDropHandle::new(filling),
+            slack: listening_to_slack,
             stop_listening,
             listening,
             server,
@@ -241,6 +246,9 @@ impl Service {
         self.schedules.stop(None);
         self.courier.stop().await;
         self.filling.abort();
+        if let Some(slack) = self.slack {
+            slack.stop().await;
+        }
         if let Err(error) = self.intake.stop_and_wait(None, Some(last_requests)).await {
             tracing::warn!(%error, "the inbox folder was still being looked at");
         }
@@ -293,9 +301,27 @@ pub async fn asked_to_stop() {
     }
 }
 
+/// The owner's Slack, if `config/channels.yaml` names one, and what it does by itself.
+fn open_slack(
+    door: &Door,
+    definitions: &Definitions,
+    address: SocketAddr,
+) -> Result<(Option<Arc<Slack>>, Option<slack::Running>)> {
+    let Some(config) = &definitions.channels.slack else { return Ok((None, None)) };
+    let (settings, channels) = (&definitions.settings, &definitions.channels);
+    let web = match &channels.public_url {
+        Some(url) => url.clone(),
+        None => format!("http://{address}/").parse()?,
+    };
+    let look = Look { web, zone: settings.zone() };
+    let slack = Slack::new(door.clone(), config, look, settings.workspace.currency.clone())?;
+    let running = slack.start(config);
+    Ok((Some(slack), Some(running)))
+}
+
 /// The channels of `config/channels.yaml`.
-fn ways_to_the_owner(_definitions: &Definitions) -> Vec<Arc<dyn Channel>> {
-    Vec::new()
+fn ways_to_the_owner(slack: Option<Arc<Slack>>) -> Vec<Arc<dyn Channel>> {
+    slack.into_iter().map(|slack| slack as Arc<dyn Channel>).collect()
 }
 
 fn workspace_value(definitions: &Definitions) -> serde_json::Value {

@@ -5,7 +5,7 @@
 //! - [`session`]: who is signed in to the pages, and whose form is ours;
 //! - [`extract`]: bodies and queries; [`problem`]: every error, RFC 9457; [`page`]: cursors;
 //! - `watch`: a run as it happens;
-//! - `runs`, `reviews`, `schedules`, `spend`, `memory`, `models`, `calls`, `audit`, `hooks`, `health`: one file
+//! - `runs`, `reviews`, `schedules`, `spend`, `memory`, `models`, `calls`, `audit`, `hooks`, `slack`, `health`: one file
 //!   per resource;
 //! - [`view`]: a run as people look at it, the same for every screen.
 
@@ -29,6 +29,7 @@ mod runs;
 mod schedules;
 pub mod session;
 pub mod sign_in;
+mod slack;
 mod spend;
 pub mod state;
 pub mod view;

@@ -6,7 +6,7 @@ use axum::routing::{delete, get, post};
 
 use crate::api::{
     ApiState, audit, auth, calls, control, events, guard, health, hooks, memory, models, policy, problem,
-    reviews, runs, schedules, sign_in, spend, watch,
+    reviews, runs, schedules, sign_in, slack, spend, watch,
 };
 
 /// Everything that Steward serves, with the `pages` of the web inbox. Every route asks for what [`auth::gate`]
@@ -16,6 +16,7 @@ pub fn router(state: ApiState, pages: Router<ApiState>) -> Router {
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz))
         .route("/hooks/email", post(hooks::email))
+        .route("/hooks/slack", post(slack::interact))
         .route("/hooks/{path}", post(hooks::webhook))
         .route("/api/v1/runs", get(runs::list).post(runs::open))
         .route("/api/v1/runs/{id}", get(runs::show))

@@ -10,6 +10,7 @@ use crate::config::secret::Secret;
 use crate::config::workspace::Definitions;
 use crate::domain::digest::Digest;
 use crate::orchestrator::door::Door;
+use crate::reviews::slack::Slack;
 use crate::store::Store;
 
 /// Requests served at once: more than any screen asks for, few enough to fit in memory.
@@ -34,6 +35,8 @@ pub struct ApiState {
     pub email_secret: Option<Arc<Secret>>,
     /// How the pages are served.
     pub web: Arc<Web>,
+    /// The owner's Slack, if he has one.
+    pub slack: Option<Arc<Slack>>,
     pub(super) in_flight: Arc<Semaphore>,
     pub(super) emails: Arc<Semaphore>,
     pub(super) watchers: Arc<Semaphore>,
@@ -55,10 +58,17 @@ impl ApiState {
             token_digest: Digest::of_bytes(token.expose().as_bytes()),
             email_secret: email_secret.map(Arc::new),
             web: Arc::new(web),
+            slack: None,
             in_flight: Arc::new(Semaphore::new(IN_FLIGHT)),
             emails: Arc::new(Semaphore::new(EMAILS)),
             watchers: Arc::new(Semaphore::new(WATCHERS)),
         }
+    }
+
+    /// The same with the owner's Slack.
+    #[must_use]
+    pub fn with_slack(self, slack: Option<Arc<Slack>>) -> Self {
+        Self { slack, ..self }
     }
 
     /// A place among those who watch.

@@ -2,7 +2,9 @@
 //!
 //! A review is opened by the plan of a run ([`crate::domain::plan`]) and kept by [`crate::store::reviews`].
 //!
-//! - [`courier`] tells the owner of it, over one [`channel`] after the other, and of notices;
+//! - [`mod@digest`] is his day in one message;
+//! - [`courier`] tells the owner of it, over one [`channel`] after the other, and of notices; [`slack`] is
+//!   one of them;
 //! - [`mod@decide`] takes what comes back from the owner, whatever the channel: it alone knows which verdict
 //!   fits which question;
 //! - [`rules`] tells what policy makes of an action, and what a change of it would have made of those that
@@ -11,6 +13,8 @@
 pub mod channel;
 pub mod courier;
 pub mod decide;
+pub mod digest;
 pub mod rules;
+pub mod slack;
 
 pub use decide::{DecideRefusal, decide, fitting};

@@ -10,6 +10,7 @@ pub mod model_server;
 pub mod process;
 pub mod rig;
 pub mod service;
+pub mod slack;
 pub mod smtp;
 pub mod visitor;
 
