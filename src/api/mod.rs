@@ -4,10 +4,11 @@
 //! - [`auth`]: who may come in, and the few doors without a key; [`guard`]: time, load and panics;
 //! - [`extract`]: bodies and queries; [`problem`]: every error, RFC 9457; [`page`]: cursors;
 //! - `watch`: a run as it happens;
-//! - `runs`, `reviews`, `schedules`, `spend`, `memory`, `models`, `calls`, `audit`, `hooks`, `health`: one file
+//! - `runs`, `reviews` with `asides`, `notices`, `schedules`, `spend`, `memory`, `models`, `calls`, `audit`, `hooks`, `health`: one file
 //!   per resource;
 //! - [`view`]: a run as people look at it, the same for every screen.
 
+mod asides;
 pub mod audit;
 pub mod auth;
 mod calls;
@@ -19,6 +20,7 @@ mod health;
 mod hooks;
 mod memory;
 mod models;
+mod notices;
 pub mod page;
 pub mod problem;
 mod reviews;

@@ -295,6 +295,11 @@ pub struct RawStep {
     /// With an action: a template for the key under which it happens at most once.
     #[serde(default)]
     pub dedupe: Option<String>,
+    /// With an action that leaves the house: how long it waits once it may happen, such as `2m`; until then
+    /// you can call it back. As `delay` in `config/channels.yaml` says when absent; `0s` is at once.
+    #[serde(default)]
+    #[schemars(with = "Option<String>", extend("format" = "span"))]
+    pub delay: Option<Span>,
 }
 
 /// What a workflow's model calls may cost: each is set aside before it is made.

@@ -77,6 +77,16 @@ pub enum Event {
     /// Nobody can tell whether the effect happened.
     #[serde(rename = "effect.unknown")]
     EffectUnknown { step: StepId, effect: EffectId, evidence: String },
+    /// It was decided that the effect may happen, and it waits for its moment: until then the owner can call
+    /// it back.
+    #[serde(rename = "effect.held")]
+    EffectHeld { step: StepId, effect: EffectId, digest: Digest, action: Action, until: jiff::Timestamp },
+    /// The owner called a held effect back: it needs a new decision.
+    #[serde(rename = "effect.called_back")]
+    EffectCalledBack { step: StepId, effect: EffectId, by: String },
+    /// The owner's words go back to the agent that made the draft, which answers anew.
+    #[serde(rename = "draft.returned")]
+    DraftReturned(Returned),
     /// The owner is asked.
     #[serde(rename = "review.opened")]
     ReviewOpened(Question),
@@ -178,6 +188,7 @@ impl Event {
             | Self::RunFinished { .. } => None,
             Self::EffectProposed(proposal) => Some(&proposal.step),
             Self::ReviewOpened(question) => Some(&question.step),
+            Self::DraftReturned(returned) => Some(&returned.step),
             Self::StepStarted { step, .. }
             | Self::ModelCalled { step, .. }
             | Self::ToolCalled { step, .. }
@@ -192,6 +203,8 @@ impl Event {
             | Self::EffectFailed { step, .. }
             | Self::EffectWithdrawn { step, .. }
             | Self::EffectUnknown { step, .. }
+            | Self::EffectHeld { step, .. }
+            | Self::EffectCalledBack { step, .. }
             | Self::EffectCompensated { step, .. }
             | Self::EachBegan { step, .. }
             | Self::WaitBegan { step, .. }
@@ -260,6 +273,21 @@ pub struct Topic {
     /// What it is about, such as a thread.
     #[serde(rename = "match")]
     pub matches: String,
+}
+
+/// A draft that goes back to the agent that made it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Returned {
+    /// The agent's step.
+    pub step: StepId,
+    /// The step whose proposal was made from it: it proposes again.
+    pub proposes: StepId,
+    /// Every step that is done anew: these two, and what lies between them.
+    pub anew: Vec<StepId>,
+    /// The review that was answered so.
+    pub review: ReviewId,
+    /// The owner's words.
+    pub words: String,
 }
 
 /// A run that Steward cannot go on with.
@@ -404,11 +432,29 @@ pub enum Verdict {
         /// The answer, valid under the form.
         answer: Value,
     },
+    /// Ask the agent for another draft: the question is superseded by the one that follows.
+    Responded {
+        /// What it is to heed.
+        words: String,
+    },
     /// Nobody decided in time.
     Expired,
 }
 
 impl Verdict {
+    /// Its name.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Responded { .. } => "responded",
+            Self::Approved
+            | Self::Edited { .. }
+            | Self::Rejected { .. }
+            | Self::Answered { .. }
+            | Self::Expired => self.status(),
+        }
+    }
+
     /// The review's status after it.
     #[must_use]
     pub fn status(&self) -> &'static str {
@@ -417,6 +463,7 @@ impl Verdict {
             Self::Edited { .. } => "edited",
             Self::Rejected { .. } => "rejected",
             Self::Answered { .. } => "answered",
+            Self::Responded { .. } => "superseded",
             Self::Expired => "expired",
         }
     }

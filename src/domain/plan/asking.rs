@@ -70,7 +70,7 @@ impl Planner<'_, '_> {
             artifacts: draft.map(drafted).into_iter().chain(artifacts).take(MAX_ARTIFACTS).collect(),
             action: None,
             form: Some(agent.output.clone()),
-            due_at: None,
+            due_at: self.due_at(None, Risk::default()),
             risk: Risk::default(),
             allows_micros,
         };

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use crate::domain::action::{self, Action, Labels, Reach};
@@ -29,8 +30,11 @@ const KEY_TAKEN_DOUBLINGS: u32 = 6;
 /// The longest key, bytes: it has to fit an index.
 const MAX_KEY: usize = 500;
 
+/// What of a mail is shown where the workflow does not say.
+pub const CAME_IN: [&str; 3] = ["input.from", "input.subject", "input.body"];
+
 /// The most artifacts shown with a review: what a person takes in at a glance.
-pub(super) const MAX_ARTIFACTS: usize = 5;
+pub const MAX_ARTIFACTS: usize = 5;
 
 impl Planner<'_, '_> {
     /// Begins a step whose turn it is, or skips it.
@@ -105,6 +109,8 @@ impl Planner<'_, '_> {
         let scope = self.scope(&step.id);
         let (with, label) = (scope.fill(&agent.with)?, scope.label(&agent.with)?);
         drop(scope);
+        let rounds = &self.run.record(&step.id).rounds;
+        let label = label.join(Label::join_all(rounds.iter().map(|round| round.label)));
         self.tasks.push(Task::Agent { step: step.id.clone(), with, label });
         Ok(Ok(()))
     }
@@ -185,7 +191,7 @@ impl Planner<'_, '_> {
         let label = Label::join_all(proposal.labels.values().copied());
         self.emit("system", label, Event::EffectProposed(proposal.clone()))?;
         match proposal.decision.ruling {
-            Ruling::Allow => self.start(Box::new(proposal)),
+            Ruling::Allow => self.let_go(step, Box::new(proposal)),
             Ruling::Review => self.ask_for_approval(step, wanted, &proposal),
             Ruling::Deny => {
                 let reasons = proposal.decision.reasons.join("; ");
@@ -261,7 +267,7 @@ impl Planner<'_, '_> {
         Ok(())
     }
 
-    fn ask_for_approval(
+    pub(super) fn ask_for_approval(
         &mut self,
         step: &Step,
         wanted: &ActionStep,
@@ -274,11 +280,16 @@ impl Planner<'_, '_> {
             ask: Ask::Approval,
             title: format!("{} · {}", self.run.opened.title, step.title()),
             reasons: proposal.decision.reasons.clone(),
-            artifacts: self.artifacts(&shows),
+            artifacts: self
+                .said_before(step)
+                .into_iter()
+                .chain(self.artifacts(&shows))
+                .take(MAX_ARTIFACTS)
+                .collect(),
             digest: proposal.digest,
             action: Some(proposal.action.clone()),
             form: None,
-            due_at: shows.due.map(|due| due.after(self.env.now)),
+            due_at: self.due_at(shows.due, Risk::default()),
             risk: Risk::default(),
             allows_micros: None,
         };
@@ -298,7 +309,7 @@ impl Planner<'_, '_> {
             artifacts,
             action: None,
             form: wanted.form.clone(),
-            due_at: wanted.shows.due.map(|due| due.after(self.env.now)),
+            due_at: self.due_at(wanted.shows.due, Risk::default()),
             risk: Risk::default(),
             allows_micros: None,
         };
@@ -357,14 +368,27 @@ impl Planner<'_, '_> {
         self.emit("system", label, Event::ReviewOpened(question))
     }
 
+    /// When a question expires: as its workflow says, or else as its class does.
+    pub(super) fn due_at(&self, own: Option<Span>, risk: Risk) -> Option<Timestamp> {
+        let due = own.or_else(|| self.env.terms.expire.get(&risk).copied());
+        due.map(|due| due.after(self.env.now))
+    }
+
     pub(super) fn next_review(&self, step: &StepId) -> ReviewId {
         ReviewId::derive(self.run.id, step, self.run.record(step).reviews + 1)
+    }
+
+    pub(super) fn last_review(&self, step: &StepId) -> ReviewId {
+        ReviewId::derive(self.run.id, step, self.run.record(step).reviews)
     }
 
     /// What a workflow names, or else what came in.
     fn artifacts(&self, shows: &ReviewSpec) -> Vec<Artifact> {
         let context = self.run.context(self.env.workspace);
-        let default = ["input.from", "input.subject", "input.body"].map(str::to_owned);
+        let default = match self.run.opened.input.get("body").or(self.run.opened.input.get("from")) {
+            Some(_) => CAME_IN.map(str::to_owned).to_vec(),
+            None => vec!["input".to_owned()],
+        };
         let paths = if shows.artifacts.is_empty() { &default[..] } else { &shows.artifacts[..] };
         let artifact = |path: &String| {
             let value = lookup(&context, path)?.clone();
