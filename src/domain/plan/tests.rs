@@ -4,6 +4,7 @@ mod agents;
 mod any_order;
 mod every_kind;
 mod kinds;
+mod second_thoughts;
 
 use std::collections::BTreeMap;
 
