@@ -4,7 +4,8 @@
 //! Read in this order:
 //! - [`run`]: what a run is, as a fold over its journal, and [`step`], the state machine of one step;
 //! - [`plan`]: what happens next, given a run and what has just been learnt;
-//! - [`event`]: the journal's events, the only way a run changes; [`failure`]: why a step failed;
+//! - [`event`]: the journal's events, the only way a run changes; [`verdict`]: what the owner says;
+//!   [`failure`]: why a step failed;
 //! - [`workflow`]: what the owner wrote, resolved and immutable; [`template`] fills it with values;
 //! - [`action`], [`policy`], [`label`]: what a step proposes, whether it may, and where its values came from;
 //! - [`risk`], [`ladder`], [`notice`]: how much hangs on a question, when the owner is told, and what he is told unasked;
@@ -44,4 +45,5 @@ pub mod step;
 pub mod template;
 pub mod tier;
 pub mod tool;
+pub mod verdict;
 pub mod workflow;
