@@ -116,7 +116,7 @@ impl Question {
     fn asked(&self) -> Asked<'_> {
         let Self { agent, with, payer, .. } = self;
         let (label, limit) = (Label::Untrusted, LIMIT);
-        Asked { agent, with, label, limit, payer, tools: self, witness: self, keeping: None }
+        Asked { rounds: &[], agent, with, label, limit, payer, tools: self, witness: self, keeping: None }
     }
 }
 

@@ -374,6 +374,7 @@ fn ten_steps() -> Version {
             with: json!({"value": "x".repeat(60)}),
             dedupe: None,
             review: None,
+            delay: None,
         }),
         retry: Retry::default(),
         timeout: Span::secs(60),

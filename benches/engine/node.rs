@@ -86,6 +86,7 @@ pub(crate) fn ten_steps() -> Version {
             with: json!({"value": "x".repeat(60)}),
             dedupe: None,
             review: None,
+            delay: None,
         }),
         retry: Retry::default(),
         timeout: Span::secs(60),

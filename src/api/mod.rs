@@ -5,10 +5,12 @@
 //! - [`session`]: who is signed in to the pages, and whose form is ours;
 //! - [`extract`]: bodies and queries; [`problem`]: every error, RFC 9457; [`page`]: cursors;
 //! - `watch`: a run as it happens;
-//! - `runs`, `reviews`, `schedules`, `spend`, `memory`, `models`, `calls`, `audit`, `hooks`, `slack`, `health`: one file
+//! - `runs`, `reviews` with `asides`, `notices`, `policy`, `schedules`, `spend`, `memory`, `models`, `calls`, `audit`,
+//!   `hooks`, `slack`, `health`: one file
 //!   per resource;
 //! - [`view`]: a run as people look at it, the same for every screen.
 
+mod asides;
 pub mod audit;
 pub mod auth;
 mod calls;
@@ -20,6 +22,7 @@ mod health;
 mod hooks;
 mod memory;
 mod models;
+mod notices;
 pub mod page;
 mod policy;
 pub mod problem;

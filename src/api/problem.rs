@@ -11,6 +11,9 @@ use crate::memory::ingest::IngestError;
 use crate::orchestrator::control::ControlError;
 use crate::orchestrator::door::OpenError;
 use crate::reviews::DecideRefusal;
+use crate::reviews::aside::AsideRefusal;
+use crate::reviews::batch::BatchRefusal;
+use crate::reviews::call_back::CallBackRefusal;
 use crate::store::StoreError;
 use crate::triggers::email::EmailError;
 use crate::triggers::mail::MailError;
@@ -32,12 +35,15 @@ pub enum Kind {
     UnknownReview,
     UnknownCall,
     UnknownEffect,
+    UnknownNotice,
     UnknownWorkflow,
     UnknownHook,
     UnknownModel,
     UnknownProvider,
     WrongMethod,
     ReviewOver,
+    NoticeOver,
+    TooLate,
     RunOver,
     UnknownStep,
     Retired,
@@ -49,6 +55,10 @@ pub enum Kind {
     UnfitVerdict,
     BadAnswer,
     BadEdit,
+    NoAuthor,
+    BadWords,
+    BadMoment,
+    UnlikeReviews,
     DeniedEdit,
     NotAnEmail,
     NoMailbox,
@@ -73,12 +83,15 @@ impl Kind {
             Self::UnknownReview => ("unknown-review", S::NOT_FOUND, "There is no such review"),
             Self::UnknownCall => ("unknown-call", S::NOT_FOUND, "There is no such call of a model"),
             Self::UnknownEffect => ("unknown-effect", S::NOT_FOUND, "There is no such effect"),
+            Self::UnknownNotice => ("unknown-notice", S::NOT_FOUND, "There is no such notice"),
             Self::UnknownWorkflow => ("unknown-workflow", S::NOT_FOUND, "There is no such workflow"),
             Self::UnknownModel => ("unknown-model", S::NOT_FOUND, "There is no such model"),
             Self::UnknownProvider => ("unknown-provider", S::NOT_FOUND, "There is no such provider"),
             Self::UnknownHook => ("unknown-hook", S::NOT_FOUND, "There is no such hook"),
             Self::WrongMethod => ("wrong-method", S::METHOD_NOT_ALLOWED, "This address takes other methods"),
             Self::ReviewOver => ("review-over", S::CONFLICT, "This review is decided already"),
+            Self::NoticeOver => ("notice-over", S::CONFLICT, "This notice is acknowledged already"),
+            Self::TooLate => ("too-late", S::CONFLICT, "This effect cannot be called back any more"),
             Self::RunOver => ("run-over", S::CONFLICT, "This run has ended already"),
             Self::UnknownStep => ("unknown-step", S::NOT_FOUND, "The workflow has no such step"),
             Self::Retired => ("retired-workflow", S::CONFLICT, "This workflow takes no new runs"),
@@ -96,6 +109,12 @@ impl Kind {
             }
             Self::BadAnswer => ("bad-answer", S::UNPROCESSABLE_ENTITY, "The answer does not fit the form"),
             Self::BadEdit => ("bad-edit", S::UNPROCESSABLE_ENTITY, "The edit does not fit the action"),
+            Self::NoAuthor => ("no-author", S::UNPROCESSABLE_ENTITY, "Nobody can be asked for another draft"),
+            Self::BadWords => ("bad-words", S::UNPROCESSABLE_ENTITY, "These words cannot be kept"),
+            Self::BadMoment => ("bad-moment", S::UNPROCESSABLE_ENTITY, "This moment does not fit"),
+            Self::UnlikeReviews => {
+                ("unlike-reviews", S::UNPROCESSABLE_ENTITY, "These reviews have to be decided one by one")
+            }
             Self::DeniedEdit => ("denied-edit", S::UNPROCESSABLE_ENTITY, "Policy denies the edit"),
             Self::NotAnEmail => ("not-an-email", S::UNPROCESSABLE_ENTITY, "The email cannot be read"),
             Self::NoMailbox => ("no-mailbox", S::UNPROCESSABLE_ENTITY, "No workflow takes this email"),
@@ -257,9 +276,13 @@ impl From<DecideRefusal> for Problem {
         let detail = refusal.to_string();
         match refusal {
             DecideRefusal::NotFound(_) => Self::new(Kind::UnknownReview, detail),
-            DecideRefusal::Over { status, by } => {
-                Self::new(Kind::ReviewOver, detail).with("review_status", status).with("by", by)
-            }
+            DecideRefusal::Over { status, by, at, verdict } => Self::new(Kind::ReviewOver, detail)
+                .with("review_status", status)
+                .with("by", by)
+                .with("at", at)
+                .with("verdict", verdict),
+            DecideRefusal::NoAuthor(_) => Self::new(Kind::NoAuthor, detail),
+            DecideRefusal::BadWords(_) => Self::new(Kind::BadWords, detail),
             DecideRefusal::OtherDigest { given, expected } => {
                 Self::new(Kind::OtherDigest, detail).with("given", given).with("expected", expected)
             }
@@ -270,6 +293,45 @@ impl From<DecideRefusal> for Problem {
             DecideRefusal::BadEdit { .. } => Self::new(Kind::BadEdit, detail),
             DecideRefusal::Denied(reasons) => Self::new(Kind::DeniedEdit, detail).with("reasons", reasons),
             DecideRefusal::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<AsideRefusal> for Problem {
+    fn from(refusal: AsideRefusal) -> Self {
+        let detail = refusal.to_string();
+        match refusal {
+            AsideRefusal::NotFound(_) => Self::new(Kind::UnknownReview, detail),
+            AsideRefusal::Over { status } => {
+                Self::new(Kind::ReviewOver, detail).with("review_status", status)
+            }
+            AsideRefusal::BadMoment(_) => Self::new(Kind::BadMoment, detail),
+            AsideRefusal::BadWords(_) => Self::new(Kind::BadWords, detail),
+            AsideRefusal::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<BatchRefusal> for Problem {
+    fn from(refusal: BatchRefusal) -> Self {
+        let detail = refusal.to_string();
+        match refusal {
+            BatchRefusal::Unlike(unlike) => Self::new(Kind::UnlikeReviews, detail).with("reviews", unlike),
+            BatchRefusal::Bad(_) => Self::new(Kind::BadRequest, detail),
+            BatchRefusal::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<CallBackRefusal> for Problem {
+    fn from(refusal: CallBackRefusal) -> Self {
+        let detail = refusal.to_string();
+        match refusal {
+            CallBackRefusal::NotFound(_) => Self::new(Kind::UnknownEffect, detail),
+            CallBackRefusal::TooLate { status, started_at } => {
+                Self::new(Kind::TooLate, detail).with("effect_status", status).with("started_at", started_at)
+            }
+            CallBackRefusal::Store(error) => error.into(),
         }
     }
 }
@@ -323,16 +385,25 @@ mod tests {
 
     #[test]
     fn a_problem_says_what_where_and_what_to_do_next() {
-        let problem: Problem =
-            DecideRefusal::Over { status: "edited".into(), by: Some("owner".into()) }.into();
+        let problem: Problem = DecideRefusal::Over {
+            status: "approved".into(),
+            by: Some("owner".into()),
+            at: Some("2026-03-02T10:00:00Z".parse().unwrap()),
+            verdict: Some(crate::domain::event::Verdict::Approved),
+        }
+        .into();
         insta::assert_json_snapshot!(problem.body(), @r#"
         {
+          "at": "2026-03-02T10:00:00Z",
           "by": "owner",
-          "detail": "this review is edited already, by owner",
-          "review_status": "edited",
+          "detail": "this review is approved already, by owner",
+          "review_status": "approved",
           "status": 409,
           "title": "This review is decided already",
-          "type": "/problems/review-over"
+          "type": "/problems/review-over",
+          "verdict": {
+            "verdict": "approved"
+          }
         }
         "#);
     }

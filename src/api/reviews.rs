@@ -56,7 +56,9 @@ pub(super) async fn show(
     let review: ReviewId = id(&review, Kind::UnknownReview)?;
     let row = state.store().review(review).await?;
     let row = row.ok_or_else(|| Problem::new(Kind::UnknownReview, format!("there is no review {review}")))?;
-    Ok(([(ETAG, format!("\"{}\"", row.digest))], Json(row)).into_response())
+    let tag = format!("\"{}\"", row.digest);
+    let shown = reviews::shown(state.door.engine(), row).await?;
+    Ok(([(ETAG, tag)], Json(shown)).into_response())
 }
 
 /// The body of a decision.
@@ -72,6 +74,8 @@ pub(super) struct Decision {
     answer: Option<Value>,
     /// With `rejected`: why, for the journal.
     reason: Option<String>,
+    /// With `responded`: what the agent is to heed.
+    words: Option<String>,
     /// What the decider has seen.
     digest: Option<Digest>,
 }
@@ -88,22 +92,25 @@ enum Word {
     Edited,
     Rejected,
     Answered,
+    Responded,
 }
 
 impl Decision {
     fn verdict(self) -> Result<Verdict, Problem> {
         let wrong = |why| Err(Problem::new(Kind::BadRequest, why));
-        match (self.verdict, self.params, self.answer, self.reason) {
-            (Word::Approved, None, None, None) => Ok(Verdict::Approved),
-            (Word::Edited, Some(params), None, None) => Ok(Verdict::Edited { params }),
-            (Word::Rejected, None, None, reason) => {
+        match (self.verdict, self.params, self.answer, self.reason, self.words) {
+            (Word::Approved, None, None, None, None) => Ok(Verdict::Approved),
+            (Word::Edited, Some(params), None, None, None) => Ok(Verdict::Edited { params }),
+            (Word::Rejected, None, None, reason, None) => {
                 Ok(Verdict::Rejected { reason: reason.unwrap_or_default() })
             }
-            (Word::Answered, None, Some(answer), None) => Ok(Verdict::Answered { answer }),
+            (Word::Answered, None, Some(answer), None, None) => Ok(Verdict::Answered { answer }),
+            (Word::Responded, None, None, None, Some(words)) => Ok(Verdict::Responded { words }),
             (Word::Approved, ..) => wrong("`approved` goes alone"),
             (Word::Edited, ..) => wrong("`edited` goes with `params` alone"),
             (Word::Rejected, ..) => wrong("`rejected` goes with `reason` or alone"),
             (Word::Answered, ..) => wrong("`answered` goes with `answer` alone"),
+            (Word::Responded, ..) => wrong("`responded` goes with `words` alone"),
         }
     }
 }
@@ -119,7 +126,7 @@ pub(super) async fn decide(
     let review: ReviewId = id(&review, Kind::UnknownReview)?;
     let digest = agreed(if_match(&headers)?, decision.digest)?;
     let verdict = decision.verdict()?;
-    let status = verdict.status();
+    let status = verdict.as_str();
     let run = reviews::decide(&state.door, review, digest, verdict, &caller.by()).await?;
     Ok(Json(json!({"review": review, "status": status, "run": run})))
 }
@@ -162,12 +169,18 @@ mod tests {
             verdict(json!({"verdict": "answered", "answer": null})),
             Ok(Verdict::Answered { answer: Value::Null })
         );
+        assert_eq!(
+            verdict(json!({"verdict": "responded", "words": "shorter"})),
+            Ok(Verdict::Responded { words: "shorter".into() })
+        );
         assert_eq!(verdict(json!({"verdict": "rejected"})), Ok(Verdict::Rejected { reason: String::new() }));
         for bad in [
             json!({"verdict": "approved", "params": {}}),
             json!({"verdict": "edited"}),
             json!({"verdict": "answered"}),
             json!({"verdict": "answered", "answer": 1, "reason": "x"}),
+            json!({"verdict": "responded"}),
+            json!({"verdict": "approved", "words": "but shorter"}),
             json!({"verdict": "expired"}),
             json!({"verdict": "approved", "force": true}),
         ] {

@@ -5,8 +5,7 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{delete, get, post};
 
 use crate::api::{
-    ApiState, audit, auth, calls, control, events, guard, health, hooks, memory, models, policy, problem,
-    reviews, runs, schedules, sign_in, slack, spend, watch,
+    ApiState, asides, audit, auth, calls, control, events, guard, health, hooks, memory, models, notices, policy, problem, reviews, runs, schedules, sign_in, slack, spend, watch,
 };
 
 /// Everything that Steward serves, with the `pages` of the web inbox. Every route asks for what [`auth::gate`]
@@ -36,8 +35,15 @@ pub fn router(state: ApiState, pages: Router<ApiState>) -> Router {
         .route("/api/v1/pauses", get(control::pauses))
         .route("/api/v1/events", post(events::publish))
         .route("/api/v1/reviews", get(reviews::list))
+        .route("/api/v1/reviews/decisions", post(asides::decide))
+        .route("/api/v1/reviews/edits", get(asides::edits))
         .route("/api/v1/reviews/{id}", get(reviews::show))
+        .route("/api/v1/reviews/{id}/comments", post(asides::comment))
+        .route("/api/v1/reviews/{id}/snooze", post(asides::snooze))
         .route("/api/v1/reviews/{id}/decision", post(reviews::decide))
+        .route("/api/v1/effects/{id}/call-back", post(asides::call_effect_back))
+        .route("/api/v1/notices", get(notices::list))
+        .route("/api/v1/notices/{id}/acknowledge", post(notices::acknowledge))
         .route("/api/v1/schedules", get(schedules::list))
         .route("/api/v1/spend", get(spend::show))
         .route("/api/v1/memory", get(memory::list).post(memory::add))

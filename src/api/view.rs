@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::domain::digest::Digest;
 use crate::domain::event::{Event, ModelCall, ToolCall};
-use crate::domain::ids::{ReviewId, RunId, StepId, WorkflowName};
+use crate::domain::ids::{EffectId, ReviewId, RunId, StepId, WorkflowName};
 use crate::domain::label::Label;
 use crate::domain::run::{Run, StepRecord};
 use crate::domain::step::StepStatus;
@@ -161,6 +161,15 @@ pub enum Wait {
         /// That run.
         run: RunId,
     },
+    /// The moment at which an effect goes out; until then it can be called back.
+    Dispatch {
+        /// The step.
+        step: StepId,
+        /// Which effect.
+        effect: EffectId,
+        /// When.
+        at: Timestamp,
+    },
     /// The owner, who holds it.
     Resume {
         /// Who holds it.
@@ -283,7 +292,7 @@ fn tell(events: &[(Event, Timestamp)]) -> BTreeMap<StepId, Told> {
             Event::ModelCalled { call, .. } => told.calls.push(call.clone()),
             Event::ToolCalled { call, .. } => told.lookups.push(call.clone()),
             Event::ReviewDecided { verdict, by, .. } => {
-                told.decided = Some(format!("{} by {by}", verdict.status()));
+                told.decided = Some(format!("{} by {by}", verdict.as_str()));
             }
             Event::StepSucceeded { .. }
             | Event::StepSkipped { .. }
@@ -343,6 +352,7 @@ fn why(status: &StepStatus) -> Option<String> {
         | StepStatus::Proposed { .. }
         | StepStatus::Asking { .. }
         | StepStatus::Decided { .. }
+        | StepStatus::Held { .. }
         | StepStatus::Effecting { .. }
         | StepStatus::Undone { .. }
         | StepStatus::Each { .. }
@@ -376,6 +386,9 @@ fn wait(step: &Step, run: &Run, reviews: &[ReviewRow]) -> Option<Wait> {
             until: *due_at,
         }),
         StepStatus::Waiting { topic: None, due_at } => Some(Wait::Moment { step: id, at: *due_at }),
+        StepStatus::Held { proposal, until } => {
+            Some(Wait::Dispatch { step: id, effect: proposal.effect, at: *until })
+        }
         StepStatus::Child { run } => Some(Wait::Run { step: id, run: *run }),
         StepStatus::Running
         | StepStatus::Each { .. }

@@ -36,6 +36,14 @@ pub async fn review(client: &Client, text: &str) -> Result<String, Fail> {
     complete(client, text, "review", &lists).await
 }
 
+/// The notice that `text` stands for.
+///
+/// # Errors
+/// As [`run`].
+pub async fn notice(client: &Client, text: &str) -> Result<String, Fail> {
+    complete(client, text, "notice", &[("/api/v1/notices", "notices", None)]).await
+}
+
 type List = (&'static str, &'static str, Option<&'static str>);
 
 async fn complete(client: &Client, text: &str, what: &str, lists: &[List]) -> Result<String, Fail> {

@@ -4,6 +4,7 @@
 //! - [`out`] writes to the terminal, and makes other people's text harmless on the way;
 //! - [`render`] draws a run; [`form`] asks for an answer field by field.
 
+pub mod asides;
 pub mod audit;
 pub mod calls;
 pub mod check;
@@ -15,6 +16,7 @@ pub mod ids;
 pub mod login;
 pub mod memory;
 pub mod models;
+pub mod notices;
 pub mod out;
 pub mod pause;
 pub mod policy;
@@ -69,6 +71,10 @@ enum Command {
     Reviews(reviews::ReviewsArgs),
     /// See what your rules make of an action, and try a change of them
     Policy(policy::PolicyArgs),
+    /// Call back what was approved and has not gone out yet
+    Effects(asides::EffectsArgs),
+    /// See what you should know, and say that you have seen it
+    Notices(notices::NoticesArgs),
     /// Add documents and search them
     Memory(memory::MemoryArgs),
     /// List models and what they cost, test them, and let paused providers be asked again
@@ -196,6 +202,8 @@ async fn dispatch(command: Command) -> Result<(), Fail> {
         Command::Spend(args) => spend::run(args).await,
         Command::Reviews(args) => reviews::run(args).await,
         Command::Policy(args) => policy::run(args).await,
+        Command::Effects(args) => asides::run(args).await,
+        Command::Notices(args) => notices::run(args).await,
         Command::Memory(args) => memory::run(args).await,
         Command::Models(args) => models::run(args).await,
         Command::Calls(args) => calls::run(args).await,
@@ -222,6 +230,12 @@ mod tests {
             "runs list",
             "runs show x",
             "reviews approve x",
+            "reviews respond x shorter",
+            "reviews approve-all x y",
+            "reviews snooze x 2h",
+            "effects call-back x",
+            "notices",
+            "notices ack x",
             "memory list",
             "models",
             "models test",

@@ -100,7 +100,7 @@ fn glyph(status: &str) -> (&'static str, Tone) {
         "skipped" => ("–", Tone::Quiet),
         "asking" | "waiting" => ("?", Tone::Asks),
         "in_doubt" => ("!", Tone::Asks),
-        "backoff" => ("↻", Tone::Asks),
+        "backoff" | "held" => ("↻", Tone::Asks),
         "pending" | "queued" => ("·", Tone::Quiet),
         _ => ("▶", Tone::Strong),
     }
@@ -162,6 +162,11 @@ fn waiting(wait: &Wait, width: usize, paint: &Paint) -> Vec<String> {
         Wait::Run { step, run } => {
             let run = run.to_string();
             vec![paint.on(Tone::Asks, &cut(&format!("`{step}` waits for run {}", short(&run)), width))]
+        }
+        Wait::Dispatch { step, effect, at } => {
+            let text = format!("`{step}` goes out at {}; until then:", moment(&at.to_string()));
+            let command = format!("  steward effects call-back {effect}");
+            vec![paint.on(Tone::Asks, &cut(&text, width)), command]
         }
         Wait::Resume { by } => {
             vec![paint.on(Tone::Asks, &cut(&format!("held by {by} until it is resumed"), width))]
@@ -293,6 +298,9 @@ pub fn entry(entry: &Value) -> Option<String> {
         "effect.started" => {
             format!("→ {step}: {}", plain(data["action"]["action"].as_str().unwrap_or_default()))
         }
+        "effect.held" => format!("… {step}: goes out at {}", moment(&text("until"))),
+        "effect.called_back" => format!("⊘ {step}: called back by {}", text("by")),
+        "draft.returned" => format!("↻ {step}: {}", text("words")),
         "effect.unknown" => format!("! {step}: {}", text("evidence")),
         "review.opened" => format!("? {}", text("title")),
         "review.decided" => format!(

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::cli::client::Client;
 use crate::cli::render::render_review;
 use crate::cli::run::bytes;
-use crate::cli::{Common, Fail, form, ids, out};
+use crate::cli::{Common, Fail, asides, form, ids, out};
 
 /// `steward reviews`.
 #[derive(clap::Args, Clone, Debug)]
@@ -62,6 +62,48 @@ enum Command {
         #[arg(long)]
         reason: Option<String>,
     },
+    /// Give the draft back to its agent, which makes another one
+    Respond {
+        #[command(flatten)]
+        which: Which,
+        /// What the agent is to heed
+        words: String,
+    },
+    /// Do all of these: alike, and of low risk
+    ApproveAll {
+        /// Their ids, or six or more characters of their beginnings or ends
+        #[arg(required = true)]
+        ids: Vec<String>,
+    },
+    /// Do none of these: alike, and of low risk
+    RejectAll {
+        /// Their ids, or six or more characters of their beginnings or ends
+        #[arg(required = true)]
+        ids: Vec<String>,
+        /// Why, for the journal
+        #[arg(long)]
+        reason: Option<String>,
+    },
+    /// Say something to a review without deciding it
+    Comment {
+        /// Its id, or six or more characters of its beginning or end
+        id: String,
+        /// What to say
+        text: String,
+    },
+    /// Be left alone with a review until then
+    Snooze {
+        /// Its id, or six or more characters of its beginning or end
+        id: String,
+        /// For how long, such as 2h or 1d; or until a moment, such as 2026-12-24T09:00:00Z
+        until: String,
+    },
+    /// See how much drafts were changed, by workflow version and action
+    Edits {
+        /// This workflow alone
+        #[arg(long)]
+        workflow: Option<String>,
+    },
     /// Answer a question
     Answer {
         #[command(flatten)]
@@ -100,6 +142,18 @@ pub async fn run(args: ReviewsArgs) -> Result<(), Fail> {
                 false => out::line(&render_review(&review, out::width(), out::color())),
             };
         }
+        Command::ApproveAll { ids } => {
+            return asides::decide_all(&client, &ids, true, None, common.json).await;
+        }
+        Command::RejectAll { ids, reason } => {
+            return asides::decide_all(&client, &ids, false, reason, common.json).await;
+        }
+        Command::Comment { id, text } => return asides::comment(&client, &id, &text, common.json).await,
+        Command::Snooze { id, until } => return asides::snooze(&client, &id, &until, common.json).await,
+        Command::Edits { workflow } => {
+            return asides::edits(&client, workflow.as_deref(), common.json).await;
+        }
+        Command::Respond { which, words } => (which, Wanted::Respond(words)),
         Command::Approve { which } => (which, Wanted::Approve),
         Command::Edit { which, params } => (which, Wanted::Edit(params)),
         Command::Reject { which, reason } => (which, Wanted::Reject(reason)),
@@ -116,9 +170,10 @@ enum Wanted {
     Edit(Option<PathBuf>),
     Reject(Option<String>),
     Answer(Option<String>),
+    Respond(String),
 }
 
-async fn load(client: &Client, id: &str) -> Result<Value, Fail> {
+pub(super) async fn load(client: &Client, id: &str) -> Result<Value, Fail> {
     let id = ids::review(client, id).await?;
     client.get(&format!("/api/v1/reviews/{id}"), &[]).await
 }
@@ -160,6 +215,7 @@ async fn list(
 async fn body(review: &Value, wanted: Wanted) -> Result<Value, Fail> {
     Ok(match wanted {
         Wanted::Approve => json!({"verdict": "approved"}),
+        Wanted::Respond(words) => json!({"verdict": "responded", "words": words}),
         Wanted::Reject(Some(reason)) => json!({"verdict": "rejected", "reason": reason}),
         Wanted::Reject(None) => json!({"verdict": "rejected"}),
         Wanted::Edit(file) => json!({"verdict": "edited", "params": edited(review, file).await?}),

@@ -8,7 +8,7 @@ use url::Url;
 
 use crate::config::secret::SecretRef;
 use crate::domain::duration::Span;
-use crate::domain::ladder::{ChannelName, Ladder, Quiet, Rung};
+use crate::domain::ladder::{ChannelName, Ladder, Quiet, Rung, Terms};
 use crate::domain::notice::Severity;
 use crate::domain::risk::RiskClass;
 
@@ -33,6 +33,11 @@ pub struct Channels {
     /// the first channel there is, again after four hours, and over all of them after a day.
     #[serde(default)]
     pub ladder: BTreeMap<RiskClass, Ladder>,
+    /// How long an action waits once it may happen, by its name, such as `email.send: 2m`: until then it can
+    /// be called back. A step's own `delay` comes before this one. At once, for an action that is not here.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, String>")]
+    pub delay: BTreeMap<String, Span>,
     /// Over which channels the owner hears what he is not asked. For a severity that is not here: `critical`
     /// over all of them, `warning` over the first, `info` over none (the digest has it).
     #[serde(default)]
@@ -117,6 +122,13 @@ impl Channels {
         ladder.rungs.retain(|rung| !rung.channels.is_empty());
         ladder.rungs.sort_by_key(|rung| rung.after);
         ladder
+    }
+
+    /// What holds for the reviews and effects of every workflow that says nothing of its own.
+    #[must_use]
+    pub fn terms(&self) -> Terms {
+        let expire = self.ladder.iter().filter_map(|(risk, ladder)| Some((*risk, ladder.expire?)));
+        Terms { expire: expire.collect(), delay: self.delay.clone() }
     }
 
     /// Over which channels the owner hears of something that matters so much.

@@ -297,6 +297,10 @@ pub struct RawStep {
     /// With an action: a template for the key under which it happens at most once.
     #[serde(default)]
     pub dedupe: Option<String>,
+    /// With an action that leaves the house: how long it waits once it may happen, so that you can call it back.
+    #[serde(default)]
+    #[schemars(with = "Option<String>", extend("format" = "span"))]
+    pub delay: Option<Span>,
 }
 
 /// What a workflow's model calls may cost: each is set aside before it is made.
@@ -464,10 +468,8 @@ pub fn email_input() -> Value {
         "type": "object",
         "required": ["message_id", "thread", "from", "subject", "body"],
         "properties": {
-            "message_id": text, "thread": text,
-            "from": text, "from_name": perhaps, "reply_to": perhaps,
-            "to": texts, "cc": texts,
-            "subject": text, "date": perhaps,
+            "message_id": text, "thread": text, "from": text, "from_name": perhaps, "reply_to": perhaps,
+            "to": texts, "cc": texts, "subject": text, "date": perhaps,
             "body": text, "body_truncated": {"type": "boolean"},
             "attachments": {"type": "array", "items": attachment},
             "auto": {"type": "boolean"}, "list": {"type": "boolean"},
@@ -493,8 +495,7 @@ pub fn schedule_names() -> Value {
         "type": "object",
         "required": ["name", "at", "date", "time", "zone", "missed"],
         "properties": {
-            "name": text, "at": text, "date": text, "time": text, "zone": text,
-            "missed": {"type": "integer"},
+            "name": text, "at": text, "date": text, "time": text, "zone": text, "missed": {"type": "integer"},
         },
     })
 }

@@ -15,6 +15,7 @@ use crate::domain::label::Label;
 use crate::domain::policy::Decision;
 use crate::domain::risk::{Risk, RiskClass};
 pub use crate::domain::tool::ToolCall;
+pub use crate::domain::verdict::{Returned, Verdict};
 pub use crate::domain::verified::Verified;
 
 /// One thing that happened in a run. `kind` is the journal's column, `data` the rest.
@@ -78,6 +79,16 @@ pub enum Event {
     /// Nobody can tell whether the effect happened.
     #[serde(rename = "effect.unknown")]
     EffectUnknown { step: StepId, effect: EffectId, evidence: String },
+    /// It was decided that the effect may happen, and it waits for its moment: until then the owner can call
+    /// it back.
+    #[serde(rename = "effect.held")]
+    EffectHeld { step: StepId, effect: EffectId, digest: Digest, action: Action, until: jiff::Timestamp },
+    /// The owner called a held effect back: it needs a new decision.
+    #[serde(rename = "effect.called_back")]
+    EffectCalledBack { step: StepId, effect: EffectId, by: String },
+    /// The owner's words go back to the agent that made the draft, which answers anew.
+    #[serde(rename = "draft.returned")]
+    DraftReturned(Returned),
     /// The owner is asked.
     #[serde(rename = "review.opened")]
     ReviewOpened(Question),
@@ -179,6 +190,7 @@ impl Event {
             | Self::RunFinished { .. } => None,
             Self::EffectProposed(proposal) => Some(&proposal.step),
             Self::ReviewOpened(question) => Some(&question.step),
+            Self::DraftReturned(returned) => Some(&returned.step),
             Self::StepStarted { step, .. }
             | Self::ModelCalled { step, .. }
             | Self::ToolCalled { step, .. }
@@ -193,6 +205,8 @@ impl Event {
             | Self::EffectFailed { step, .. }
             | Self::EffectWithdrawn { step, .. }
             | Self::EffectUnknown { step, .. }
+            | Self::EffectHeld { step, .. }
+            | Self::EffectCalledBack { step, .. }
             | Self::EffectCompensated { step, .. }
             | Self::EachBegan { step, .. }
             | Self::WaitBegan { step, .. }
@@ -397,45 +411,6 @@ pub struct Artifact {
     pub label: Label,
     /// The thing itself.
     pub value: Value,
-}
-
-/// How a review ended. Outcomes stay distinct: an edit is not an approval.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-#[serde(tag = "verdict", rename_all = "lowercase")]
-pub enum Verdict {
-    /// Do exactly this.
-    Approved,
-    /// Do this instead.
-    Edited {
-        /// The parameters to use.
-        params: Value,
-    },
-    /// Do not.
-    Rejected {
-        /// Why not.
-        reason: String,
-    },
-    /// The answer to a question.
-    Answered {
-        /// The answer, valid under the form.
-        answer: Value,
-    },
-    /// Nobody decided in time.
-    Expired,
-}
-
-impl Verdict {
-    /// The review's status after it.
-    #[must_use]
-    pub fn status(&self) -> &'static str {
-        match self {
-            Self::Approved => "approved",
-            Self::Edited { .. } => "edited",
-            Self::Rejected { .. } => "rejected",
-            Self::Answered { .. } => "answered",
-            Self::Expired => "expired",
-        }
-    }
 }
 
 /// One try of one model.

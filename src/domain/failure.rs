@@ -42,6 +42,8 @@ pub enum ErrorKind {
     Invalid,
     /// The other party said no for good.
     Refused,
+    /// The other party does not take the key it was shown.
+    KeyRefused,
     /// Policy said no.
     Denied,
     /// Nobody decided in time.
@@ -64,6 +66,7 @@ impl ErrorKind {
             Self::Timeout | Self::Unavailable | Self::RateLimited | Self::Conflict | Self::KeyTaken => true,
             Self::Invalid
             | Self::Refused
+            | Self::KeyRefused
             | Self::Denied
             | Self::Expired
             | Self::Deadline

@@ -57,6 +57,10 @@ uuid_id!(
     MessageId
 );
 uuid_id!(
+    /// One comment on a review.
+    CommentId
+);
+uuid_id!(
     /// One start of the process.
     NodeId
 );

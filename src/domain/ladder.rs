@@ -1,7 +1,7 @@
 //! The ladder of a review: when the owner is told of it, over which channels, and when it expires. Pure:
 //! the same moments give the same rungs, however often and wherever they are asked for.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::civil::Time;
 use jiff::tz::TimeZone;
@@ -10,6 +10,16 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::duration::Span;
+use crate::domain::risk::RiskClass;
+
+/// What holds for every workflow that says nothing of its own.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Terms {
+    /// When a question of this class expires. Never, for a class that is not here.
+    pub expire: BTreeMap<RiskClass, Span>,
+    /// How long an action waits after it was decided that it may happen, by its name.
+    pub delay: BTreeMap<String, Span>,
+}
 
 /// A way to the owner that is sent to. The web inbox is not one of them: whatever is open is always there.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize, JsonSchema)]

@@ -4,12 +4,14 @@
 //! Read in this order:
 //! - [`run`]: what a run is, as a fold over its journal, and [`step`], the state machine of one step;
 //! - [`plan`]: what happens next, given a run and what has just been learnt;
-//! - [`event`]: the journal's events, the only way a run changes; [`failure`]: why a step failed;
+//! - [`event`]: the journal's events, the only way a run changes; [`verdict`]: what the owner says;
+//!   [`failure`]: why a step failed;
 //! - [`workflow`]: what the owner wrote, resolved and immutable; [`template`] fills it with values;
 //! - [`action`], [`policy`], [`risk`], [`label`]: what a step proposes, whether it may, what is at stake, and where its
 //!   values came from;
 //! - [`verified`]: what is known for sure of a sender;
 //! - [`ladder`], [`notice`]: when the owner is told of a question, and what he is told unasked;
+//! - [`diff`]: what was changed between two texts, word by word;
 //! - [`tool`]: what agents may look things up with; [`sampling`]: what is shown to the owner for good;
 //! - [`tier`]: which models are asked, in which order, and on what condition;
 //! - [`admission`]: who begins next when not everybody can;
@@ -22,6 +24,7 @@ pub mod action;
 pub mod admission;
 pub mod breaker;
 pub mod budget;
+pub mod diff;
 pub mod digest;
 pub mod duration;
 pub mod event;
@@ -48,5 +51,6 @@ pub mod template;
 pub mod text;
 pub mod tier;
 pub mod tool;
+pub mod verdict;
 pub mod verified;
 pub mod workflow;

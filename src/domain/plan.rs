@@ -7,19 +7,22 @@
 //! - [`learn`] says what each stimulus means; [`settle`] what follows from it;
 //! - [`begin`] starts steps and proposes actions; [`decide`] acts on the owner's verdicts;
 //! - [`judging`] gathers what policy's ruling rests on;
+//! - [`hold`] gives the owner time to call an effect back, [`respond`] gives a draft back to its agent;
 //! - [`asking`] asks about agents' steps, [`sample`] shows the owner a share of what is allowed, [`money`] asks whether something may cost more;
 //! - [`lists`] works through lists, [`waits`] waits for events, moments and other runs;
 //! - [`ending`] brings a run to its end and undoes what it did; [`again`] lets an ended run go on.
 
 pub mod again;
 mod asking;
-mod begin;
+pub mod begin;
 pub mod decide;
 mod ending;
+mod hold;
 pub mod judging;
 mod learn;
 mod lists;
 mod money;
+pub mod respond;
 mod sample;
 mod settle;
 #[cfg(test)]
@@ -37,6 +40,7 @@ use crate::domain::digest::Digest;
 use crate::domain::event::{Event, ModelCall, Outcome, Proposal, StepError, ToolCall, Topic, Verdict};
 use crate::domain::ids::{EffectId, HappeningId, ReviewId, RunId, StepId, WorkflowName};
 use crate::domain::label::Label;
+use crate::domain::ladder::Terms;
 use crate::domain::policy::Policy;
 use crate::domain::policy::facts::History;
 use crate::domain::policy::target::Target;
@@ -55,6 +59,8 @@ pub struct Env<'a> {
     pub workspace: &'a Value,
     /// What happens when an action is carried out twice, as its connector declares.
     pub repeat: &'a (dyn Fn(&Action) -> Repeat + Send + Sync),
+    /// What the owner has set for all workflows.
+    pub terms: &'a Terms,
     /// Nothing may begin: the owner holds the workflow, or everything.
     pub paused: bool,
     /// Keys this transition wanted that another effect already holds.
@@ -116,6 +122,13 @@ pub enum Stimulus {
         review: ReviewId,
         /// How.
         verdict: Verdict,
+        /// Who.
+        by: String,
+    },
+    /// The owner wants a held effect not to go out.
+    CallBack {
+        /// Which.
+        effect: EffectId,
         /// Who.
         by: String,
     },

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::domain::event::{ErrorKind, Event, Opened, Outcome, Verdict};
+use crate::domain::event::{Ask, ErrorKind, Event, Opened, Outcome, Returned, Verdict};
 use crate::domain::ids::{EffectId, HappeningId, ReviewId, RunId, StepId};
 use crate::domain::label::Label;
 use crate::domain::step::StepStatus;
@@ -83,6 +83,20 @@ pub struct StepRecord {
     pub generation: u32,
     /// Whether what it did has been undone.
     pub compensated: bool,
+    /// Drafts that the owner gave back, from the first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rounds: Vec<Round>,
+}
+
+/// A draft that the owner gave back, and with which words.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Round {
+    /// What the agent had answered.
+    pub draft: Value,
+    /// Where that came from.
+    pub label: Label,
+    /// What the owner said to it.
+    pub words: String,
 }
 
 /// A list whose items are steps of their own.
@@ -112,6 +126,7 @@ impl StepRecord {
         items: None,
         generation: 0,
         compensated: false,
+        rounds: Vec::new(),
     };
 
     /// To be done anew. Attempts and reviews go on counting: their ids follow from the count.
@@ -203,6 +218,7 @@ impl Run {
             Event::RunPaused { by } => self.paused = Some(by.clone()),
             Event::RunResumed { .. } => self.paused = None,
             Event::RunReopened { steps, again, .. } => self.reopen(steps, again, at),
+            Event::DraftReturned(returned) => self.give_back(event, returned)?,
             Event::RunParked(parked) => self.parked = Some(parked.question.review),
             Event::RunUnparked { .. } => self.parked = None,
             Event::RunFinished { outcome, reason, .. } => self.finished = Some((*outcome, reason.clone())),
@@ -222,6 +238,27 @@ impl Run {
         self.parked = None;
         self.finished = None;
         self.began_at = at;
+    }
+
+    /// The agent's step keeps its draft with the owner's words to it; all that was made from it is done anew.
+    fn give_back(&mut self, event: &Event, returned: &Returned) -> Result<(), IllegalEvent> {
+        let StepStatus::Succeeded { output, label, .. } = self.status(&returned.step).clone() else {
+            return Err(self.illegal(event, "there is no draft to give back"));
+        };
+        if !matches!(self.status(&returned.proposes), StepStatus::Decided { ask: Ask::Approval, .. }) {
+            return Err(self.illegal(event, "the owner was not asked about it"));
+        }
+        let anew = [&returned.step, &returned.proposes];
+        for id in anew.into_iter().chain(&returned.anew) {
+            let record = self.steps.entry(id.clone()).or_insert(StepRecord::NEW);
+            let rounds = std::mem::take(&mut record.rounds);
+            record.reset(false);
+            record.rounds = rounds;
+        }
+        if let Some(record) = self.steps.get_mut(&returned.step) {
+            record.rounds.push(Round { draft: output, label, words: returned.words.clone() });
+        }
+        Ok(())
     }
 
     fn apply_to_step(&mut self, event: &Event, at: Timestamp) -> Result<(), IllegalEvent> {

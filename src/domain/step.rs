@@ -50,6 +50,13 @@ pub enum StepStatus {
         /// What it was asked about.
         proposal: Option<Box<Proposal>>,
     },
+    /// It may happen, and waits for its moment; until then the owner can call it back.
+    Held {
+        /// What will be done.
+        proposal: Box<Proposal>,
+        /// When it goes out.
+        until: Timestamp,
+    },
     /// The connector has been called, or is about to be.
     Effecting {
         /// What is being done.
@@ -128,6 +135,7 @@ impl StepStatus {
             Self::Proposed { .. } => "proposed",
             Self::Asking { .. } => "asking",
             Self::Decided { .. } => "decided",
+            Self::Held { .. } => "held",
             Self::Effecting { .. } => "effecting",
             Self::Undone { .. } => "undone",
             Self::Each { .. } => "each",
@@ -188,7 +196,7 @@ impl StepStatus {
                 Self::Succeeded { output: output.clone(), label: *label, confidence: *confidence }
             }
             (Self::Pending, E::StepSkipped { reason, .. }) => Self::Skipped { reason: reason.clone() },
-            (Self::Decided { .. } | Self::Running, E::StepDeclined { reason, .. }) => {
+            (Self::Decided { .. } | Self::Held { .. } | Self::Running, E::StepDeclined { reason, .. }) => {
                 Self::Declined { reason: reason.clone() }
             }
             (
@@ -196,6 +204,7 @@ impl StepStatus {
                 | Self::Running
                 | Self::Proposed { .. }
                 | Self::Decided { .. }
+                | Self::Held { .. }
                 | Self::Undone { .. }
                 | Self::Each { .. }
                 | Self::Backoff { .. },
@@ -208,6 +217,13 @@ impl StepStatus {
                 Self::Effected { response: response.clone(), effect: *effect }
             }
             (Self::Proposed { proposal }, E::ReviewOpened(question)) => {
+                Self::Asking { review: question.review, ask: question.ask, proposal: Some(proposal) }
+            }
+            // Nobody could be asked for another draft: the owner is asked as before.
+            (
+                Self::Decided { ask: Ask::Approval, proposal: Some(proposal), .. },
+                E::ReviewOpened(question),
+            ) if question.ask == Ask::Approval => {
                 Self::Asking { review: question.review, ask: question.ask, proposal: Some(proposal) }
             }
             (Self::InDoubt { proposal, .. }, E::ReviewOpened(question)) => {
@@ -227,9 +243,23 @@ impl StepStatus {
                 Self::Skipped { reason: reason.clone() }
             }
             (
-                status @ (Self::Proposed { .. } | Self::Asking { .. } | Self::Decided { .. }),
+                status @ (Self::Proposed { .. }
+                | Self::Asking { .. }
+                | Self::Decided { .. }
+                | Self::Held { .. }),
                 E::EffectWithdrawn { .. },
             ) => status,
+            (Self::Proposed { proposal }, E::EffectHeld { until, .. }) => {
+                Self::Held { proposal, until: *until }
+            }
+            (
+                Self::Decided { ask: Ask::Approval, proposal: Some(proposal), .. },
+                E::EffectHeld { action, digest, until, .. },
+            ) => Self::Held { proposal: with_action(proposal, action, *digest), until: *until },
+            (Self::Held { proposal, .. }, E::EffectCalledBack { .. }) => Self::Proposed { proposal },
+            (Self::Held { proposal, .. }, E::EffectStarted { again: false, .. }) => {
+                Self::Effecting { proposal }
+            }
             (Self::Proposed { proposal }, E::EffectStarted { .. }) => Self::Effecting { proposal },
             (Self::Decided { proposal: Some(proposal), .. }, E::EffectStarted { action, digest, .. }) => {
                 Self::Effecting { proposal: with_action(proposal, action, *digest) }
@@ -264,6 +294,9 @@ impl StepStatus {
                 | E::EffectFailed { .. }
                 | E::EffectWithdrawn { .. }
                 | E::EffectUnknown { .. }
+                | E::EffectHeld { .. }
+                | E::EffectCalledBack { .. }
+                | E::DraftReturned(_)
                 | E::ReviewOpened(_)
                 | E::ReviewDecided { .. }
                 | E::ReviewSuperseded { .. }

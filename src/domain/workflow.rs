@@ -223,6 +223,7 @@ impl Step {
             with: undo.with.clone(),
             dedupe: None,
             review: None,
+            delay: None,
         });
         Some(Self {
             id: self.id.undo(),
@@ -305,6 +306,10 @@ pub struct ActionStep {
     /// Set when the owner wants to see every such effect, and what to show.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub review: Option<ReviewSpec>,
+    /// How long it waits once it may happen, so that the owner can call it back; as is usual for the action
+    /// when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delay: Option<Span>,
 }
 
 /// What a review of an action shows.

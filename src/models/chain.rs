@@ -84,9 +84,11 @@ impl<'a> Walk<'a> {
                 continue;
             }
             let answer = match (model.as_str(), draft) {
-                ("owner", draft) => {
-                    let draft = draft.map(|draft| Box::new((draft.output.clone(), draft.label)));
-                    return Err(Answer::Owner { reasons: failures.reasons(), draft });
+                ("owner", draft) => return Err(self.owner(&failures, draft)),
+                // What needs no model says the same again, whatever the owner answers to it.
+                ("encoder" | "canned", None) if !self.asked.rounds.is_empty() => {
+                    let why = "it cannot heed what you said to its draft";
+                    Err(self.untried(model, Kind::Inapplicable, why))
                 }
                 ("encoder", Some(_)) => continue,
                 ("canned", Some(draft)) => return Ok(draft.clone()),
@@ -105,7 +107,19 @@ impl<'a> Walk<'a> {
                 }
             }
         }
-        Err(Answer::Failed(failures.failure()))
+        let failure = failures.failure();
+        match self.asked.rounds.is_empty() || failure.kind.retryable() {
+            true => Err(Answer::Failed(failure)),
+            // Who asked for another draft is there to write it himself, whatever the tier says.
+            false => Err(self.owner(&failures, draft)),
+        }
+    }
+
+    /// The owner is asked; he sees the draft there is, or the last one he gave back.
+    fn owner(&self, failures: &Failures<'_>, draft: Option<&Given>) -> Answer {
+        let given = draft.map(|draft| (draft.output.clone(), draft.label));
+        let last = || self.asked.rounds.last().map(|round| (round.draft.clone(), round.label));
+        Answer::Owner { reasons: failures.reasons(), draft: given.or_else(last).map(Box::new) }
     }
 
     /// Whether the condition of a link holds; one that does not is told like a try.

@@ -119,6 +119,16 @@ impl Walk<'_> {
         );
         let data = |value: &Value| serde_json::to_string_pretty(value).unwrap_or_default();
         let mut user = format!("{DATA}\n\n{}", data(self.asked.with));
+        for round in self.asked.rounds {
+            // The owner's words are the owner's, and stand as a text among data: they may change what is
+            // written, never what the agent is for.
+            let words = Value::String(round.words.clone());
+            user.push_str(&format!(
+                "\n\nYou have answered this before:\n\n{}\n\nThe owner, for whom you work, did not send it and \
+                 said:\n\n{words}\n\nAnswer anew with the whole object, and heed that as far as your task allows.",
+                data(&round.draft)
+            ));
+        }
         if let Some(draft) = draft {
             user.push_str(
                 "\n\nThe following is a draft of your answer, made by another model from the same data. Go over \

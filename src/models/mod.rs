@@ -79,6 +79,7 @@ use crate::config::models::{Model, Price, Provider, Tokenizer};
 use crate::domain::event::ModelCall;
 use crate::domain::label::Label;
 use crate::domain::plan::Answer;
+use crate::domain::run::Round;
 use crate::domain::tier::Link;
 use crate::domain::workflow::Agent;
 use crate::store::{Store, StoreError};
@@ -116,6 +117,8 @@ pub struct Asked<'a> {
     pub with: &'a Value,
     /// Where that came from.
     pub label: Label,
+    /// Its earlier drafts, and what the owner said to each.
+    pub rounds: &'a [Round],
     /// How long providers may be waited for.
     pub limit: Duration,
     /// Who pays.

@@ -101,6 +101,7 @@ async fn ask_as(models: &Models, agent: &Agent, with: Value, label: Label) -> (V
         .ask(
             models,
             Asked {
+                rounds: &[],
                 agent,
                 with: &with,
                 label,

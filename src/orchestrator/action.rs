@@ -14,7 +14,7 @@ use crate::domain::label::Label;
 use crate::domain::plan::{EffectResult, Stimulus};
 use crate::memory::search;
 use crate::orchestrator::engine::Engine;
-use crate::orchestrator::failpoint;
+use crate::orchestrator::{failpoint, keys};
 
 /// What a connector gets beyond the step's time: it keeps its own, and knows more when it runs out.
 const GRACE: Duration = Duration::from_secs(5);
@@ -67,6 +67,7 @@ pub(super) async fn perform(
         Err(error) => EffectResult::Failed(error),
     };
     failpoint::hit_at(failpoint::EFFECT_DONE, &proposal.action.action);
+    keys::learn(&engine, &proposal.action, &result).await;
     Stimulus::Effect(proposal.step, result)
 }
 

@@ -12,7 +12,7 @@ use crate::domain::event::{ErrorKind, ModelCall, StepError, ToolCall};
 use crate::domain::ids::{RunId, StepId};
 use crate::domain::label::Label;
 use crate::domain::plan::{Answer, Stimulus};
-use crate::domain::run::Run;
+use crate::domain::run::{Round, Run};
 use crate::domain::workflow::{Step, StepKind, Version};
 use crate::models::Asked;
 use crate::models::record::Keeping;
@@ -39,6 +39,8 @@ pub(super) struct Due {
     pub(super) with: Value,
     /// Where that came from.
     pub(super) label: Label,
+    /// Its earlier drafts, and what the owner said to each.
+    pub(super) rounds: Vec<Round>,
     /// Who pays.
     pub(super) payer: Payer,
     /// Which attempt of the step it is.
@@ -56,15 +58,16 @@ impl Due {
         label: Label,
     ) -> Self {
         let payer = Payer::of(run, &version, &step.id, step.timeout.0 + GRACE);
-        let attempt = run.record(&step.id).attempt;
-        Self { actor, run: run.id, version, step, with, label, payer, attempt }
+        let record = run.record(&step.id);
+        let (attempt, rounds) = (record.attempt, record.rounds.clone());
+        Self { actor, run: run.id, version, step, with, label, rounds, payer, attempt }
     }
 }
 
 /// Asks the agent of the step; every call but the last, and every use of a tool, is told to the run as it
 /// happens.
 pub(super) async fn ask(engine: Arc<Engine>, due: Due) -> Stimulus {
-    let Due { actor, run, version, step, with, label, payer, attempt } = due;
+    let Due { actor, run, version, step, with, label, rounds, payer, attempt } = due;
     let agent = match &step.kind {
         StepKind::Agent(wanted) => version.agents.get(&wanted.agent),
         StepKind::Action(_) | StepKind::Review(_) | StepKind::Wait(_) | StepKind::Workflow(_) => None,
@@ -79,6 +82,7 @@ pub(super) async fn ask(engine: Arc<Engine>, due: Due) -> Stimulus {
         agent,
         with: &with,
         label,
+        rounds: &rounds,
         limit: step.timeout.0,
         payer: &payer,
         tools: engine.tools.as_ref(),

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::domain::event::Rerun;
 use crate::domain::ids::{RunId, StepId};
+use crate::domain::notice::NoticeKind;
 use crate::domain::plan::again::again;
 use crate::domain::run::Run;
 use crate::domain::step::StepStatus;
@@ -133,7 +134,11 @@ pub async fn outlook(engine: &Engine, run: RunId, control: &Control) -> Result<O
 pub async fn control(engine: &Engine, run: RunId, control: &Control, by: &str) -> Result<(), ControlError> {
     let store = &engine.store;
     let taken = match control {
-        Control::Cancel => store.request_cancel(run, by).await?,
+        Control::Cancel => {
+            let taken = store.request_cancel(run, by).await?;
+            store.notice_over(NoticeKind::RunParked, &run.to_string()).await?;
+            taken
+        }
         Control::Pause => store.request_hold(run, true, by).await?,
         Control::Resume => store.request_hold(run, false, by).await?,
         Control::Retry { from, repeat } => {

@@ -15,6 +15,7 @@ use crate::connectors::http::Getter;
 use crate::connectors::registry::Connectors;
 use crate::domain::digest::Digest;
 use crate::domain::ids::{NodeId, RunId, WorkflowName};
+use crate::domain::ladder::Terms;
 use crate::domain::policy::Policy;
 use crate::domain::retention::{Keep, Retention};
 use crate::domain::run::RunStatus;
@@ -25,6 +26,7 @@ use crate::models::record::Calls;
 use crate::models::tools::Tools;
 use crate::orchestrator::flow::Gate;
 use crate::orchestrator::journal::Journal;
+use crate::orchestrator::keys::Refused;
 use crate::orchestrator::lease::Lease;
 use crate::orchestrator::live::Live;
 use crate::orchestrator::supervisor;
@@ -63,6 +65,8 @@ pub struct Engine {
     pub journal: Journal,
     /// The owner's rules.
     pub policy: Policy,
+    /// What the owner has set for the reviews and effects of all workflows.
+    pub terms: Terms,
     /// How long finished runs are kept.
     pub retention: Retention,
     /// How long it is kept what was said to models.
@@ -83,6 +87,8 @@ pub struct Engine {
     pub embedder: Arc<dyn Embedder>,
     /// Tells whoever listens that a run of this node has moved. A hint: slow listeners miss some.
     pub moved: broadcast::Sender<Moved>,
+    /// Whose keys are refused.
+    pub refused: Refused,
     /// There is something to tell the owner. A hint: the courier looks every second anyway.
     pub news: Notify,
     /// How many runs are in motion on this node; the supervisor counts.
@@ -133,6 +139,7 @@ impl Engine {
     /// When the database does not take a version.
     pub async fn new(parts: Parts, definitions: &Definitions) -> Result<Self, StoreError> {
         let pauses = parts.store.pauses().await?;
+        let refused = Refused::load(&parts.store).await?;
         parts.models.attend(&parts.store).await?;
         let web = Getter::new(&definitions.connectors.http);
         let zone = &definitions.settings.workspace.time_zone;
@@ -144,6 +151,7 @@ impl Engine {
             store: parts.store,
             journal: parts.journal,
             policy: definitions.policy.clone(),
+            terms: definitions.channels.terms(),
             retention: definitions.retention(),
             calls_kept: definitions.settings.calls,
             calls,
@@ -154,6 +162,7 @@ impl Engine {
             live: Live::default(),
             embedder: parts.embedder,
             moved: broadcast::Sender::new(MOVED_BACKLOG),
+            refused,
             news: Notify::new(),
             in_motion: AtomicUsize::new(0),
             fenced: AtomicU64::new(0),

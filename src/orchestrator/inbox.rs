@@ -12,6 +12,7 @@ use crate::domain::run::{Run, RunStatus};
 use crate::domain::step::StepStatus;
 use crate::orchestrator::engine::Engine;
 use crate::store::events::{Happening, RUN_FINISHED};
+use crate::store::runs::CALL_BACK;
 
 /// A message of the inbox as something learnt; `None` when it cannot be read.
 pub(super) fn stimulus(run: &Run, topic: &str, data: &Value) -> Option<Stimulus> {
@@ -33,6 +34,9 @@ fn of_the_owner(topic: &str, data: &Value) -> Option<Stimulus> {
     let by = data.get("by")?.as_str()?.to_owned();
     if topic == "cancel" {
         return Some(Stimulus::Cancel { by });
+    }
+    if let Some(effect) = topic.strip_prefix(CALL_BACK) {
+        return Some(Stimulus::CallBack { effect: effect.parse().ok()?, by });
     }
     if topic.starts_with("hold:") {
         let hold = data.get("hold")?.as_bool()?;

@@ -32,6 +32,7 @@ pub mod flow;
 pub mod housekeeper;
 mod inbox;
 pub mod journal;
+pub mod keys;
 pub mod lease;
 pub mod live;
 mod park;

@@ -9,11 +9,13 @@ use crate::domain::digest::Digest;
 use crate::domain::event::{Artifact, Ask, Event, Outcome, Parked, Question, Verdict};
 use crate::domain::ids::{NodeId, ReviewId, RunId, StepId};
 use crate::domain::label::Label;
+use crate::domain::notice::{NoticeKind, Severity};
 use crate::domain::plan::{Entry, PARKED_CHOICES, Rest};
 use crate::orchestrator::engine::Engine;
 use crate::store::StoreError;
 use crate::store::journal::Commit;
 use crate::store::journal::seal::seal;
+use crate::store::notices::News;
 use crate::telemetry;
 
 /// After this many crashes of its actor a run is parked: what crashed so often will crash again.
@@ -96,6 +98,17 @@ async fn park(
         allows_micros: None,
     };
     tracing::error!(%run, "the run is parked: it needs a look");
+    let news = News {
+        kind: NoticeKind::RunParked,
+        subject: &run.to_string(),
+        severity: Severity::Critical,
+        title: &question.title,
+        detail: &format!(
+            "It failed {crashes} times in a row, at last with: {error}. A review asks what to do."
+        ),
+        run: Some(run),
+    };
+    engine.tell_owner(&news).await;
     append(engine, node, run, seq, head, Event::RunParked(Parked { question, stack }), Rest::Parked);
     Ok(())
 }
@@ -106,6 +119,7 @@ async fn end(engine: &Engine, node: NodeId, run: RunId, by: &str) -> Result<(), 
     let reason = format!("given up by {by}");
     let event = Event::RunFinished { outcome: Outcome::Parked, reason, output: None };
     append(engine, node, run, seq, head, event, Rest::Over(Outcome::Parked));
+    engine.store.notice_over(NoticeKind::RunParked, &run.to_string()).await?;
     engine.store.withdraw_all(run).await
 }
 

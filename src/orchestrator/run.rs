@@ -321,6 +321,7 @@ impl State {
                 policy: &self.engine.policy,
                 workspace: &self.engine.workspace,
                 repeat: &|action| connectors.repeat(action),
+                terms: &self.engine.terms,
                 paused,
                 taken: &self.taken,
                 now,

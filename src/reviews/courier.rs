@@ -4,7 +4,8 @@
 //!
 //! It looks when something has moved, and every second: a hint that was lost costs a second.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -21,6 +22,7 @@ use crate::domain::notice::{NoticeKind, Severity};
 use crate::domain::run::RunStatus;
 use crate::orchestrator::engine::Engine;
 use crate::reviews::channel::{Channel, Letter, Says, Trouble};
+use crate::reviews::escalate;
 use crate::store::StoreError;
 use crate::store::messages::{About, MessageRow};
 use crate::store::notices::News;
@@ -54,6 +56,9 @@ struct Desk {
     zone: TimeZone,
     channels: Vec<Arc<dyn Channel>>,
     names: Vec<ChannelName>,
+    /// Channels that are known to work: of these nothing need be noted. What was before this start is not
+    /// known.
+    works: Mutex<BTreeSet<String>>,
 }
 
 impl Courier {
@@ -66,7 +71,7 @@ impl Courier {
         channels: Vec<Arc<dyn Channel>>,
     ) -> Self {
         let names = channels.iter().map(|channel| channel.name()).collect();
-        let desk = Arc::new(Desk { engine, config, zone, channels, names });
+        let desk = Arc::new(Desk { engine, config, zone, channels, names, works: Mutex::default() });
         Self { work: tokio::spawn(desk.work()) }
     }
 
@@ -116,12 +121,12 @@ impl Desk {
             return Ok(()); // the others do it meanwhile
         }
         let store = &self.engine.store;
-        for (review, rung) in store.reviews_to_tell(100).await? {
-            let ladder = self.config.ladder(review.question.class());
-            let now = self.engine.now();
-            let climb = ladder.climb(review.opened_at, rung, now, self.config.quiet.as_ref(), &self.zone);
-            store.climb(review.id, rung, &climb).await?;
+        for standing in store.reviews_to_tell(100).await? {
+            let ladder = self.config.ladder(standing.review.question.class());
+            let climb = standing.climb(&ladder, self.engine.now(), self.config.quiet.as_ref(), &self.zone);
+            store.climb(standing.review.id, standing.rung, &climb).await?;
         }
+        escalate::look(&self.engine).await?;
         store.tell_notices(&self.by_severity()).await?;
         self.digest(self.engine.now()).await?;
         loop {
@@ -141,7 +146,7 @@ impl Desk {
         }
     }
 
-    fn by_severity(&self) -> Vec<(&'static str, std::collections::BTreeSet<ChannelName>)> {
+    fn by_severity(&self) -> Vec<(&'static str, BTreeSet<ChannelName>)> {
         let all = [Severity::Info, Severity::Warning, Severity::Critical];
         all.map(|severity| (severity.as_str(), self.config.notices(severity))).into()
     }
@@ -179,9 +184,21 @@ impl Desk {
             About::Digest(day) => in_time(channel.deliver(letter(Says::Digest(day)))).await,
         };
         match sent {
-            Ok(place) => store.message_sent(message.id, &place).await,
+            Ok(place) => {
+                store.message_sent(message.id, &place).await?;
+                self.gets_through(&message.channel).await
+            }
             Err(trouble) => self.failed(message, &trouble).await,
         }
+    }
+
+    /// A channel that works again is told no longer as one that does not.
+    async fn gets_through(&self, channel: &str) -> Result<(), StoreError> {
+        let known = self.works.lock().unwrap_or_else(PoisonError::into_inner).insert(channel.to_owned());
+        if known {
+            self.engine.store.notice_over(NoticeKind::ChannelFailed, channel).await?;
+        }
+        Ok(())
     }
 
     /// A message that did not get through is tried again, later and later. The owner is told over the
@@ -203,6 +220,7 @@ impl Desk {
                 detail: &trouble.to_string(),
                 run: None,
             };
+            self.works.lock().unwrap_or_else(PoisonError::into_inner).remove(&message.channel);
             store.notice(&news).await?;
         }
         Ok(())

@@ -1,14 +1,17 @@
 //! Deciding a review: the verdict is held against the question before anything is written, so that
 //! a run never wakes up to an answer it cannot use.
 
+use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::domain::action::{self, Action, ActionSpec};
 use crate::domain::digest::Digest;
 use crate::domain::event::{Ask, Proposal, Verdict};
 use crate::domain::ids::{ReviewId, RunId};
+use crate::domain::notice::NoticeKind;
 use crate::domain::plan::Lookup;
 use crate::domain::plan::judging::{facts_again, judge_edit, local_time};
+use crate::domain::plan::respond::{self, NoAuthor};
 use crate::domain::policy::Ruling;
 use crate::domain::policy::target::targets;
 use crate::domain::step::StepStatus;
@@ -17,6 +20,9 @@ use crate::orchestrator::door::Door;
 use crate::orchestrator::{back, failpoint};
 use crate::store::StoreError;
 use crate::store::reviews::{DecideError, ReviewRow};
+
+/// The longest that the owner may say to a draft, characters: more is a draft of its own.
+pub const MAX_WORDS: usize = 4_000;
 
 /// Why a decision was not taken. Nothing has changed then.
 #[derive(Debug, thiserror::Error)]
@@ -29,8 +35,12 @@ pub enum DecideRefusal {
     Over {
         /// How it ended.
         status: String,
-        /// Who decided.
+        /// Who decided, if somebody did.
         by: Option<String>,
+        /// When.
+        at: Option<Timestamp>,
+        /// How.
+        verdict: Option<Verdict>,
     },
     /// The decision was made about something else than what is asked.
     #[error("the decision is about {given}, but this review is about {expected}: look at it again")]
@@ -61,6 +71,12 @@ pub enum DecideRefusal {
         /// What does not fit.
         why: String,
     },
+    /// There is no agent that could make another draft.
+    #[error("{0}")]
+    NoAuthor(#[from] NoAuthor),
+    /// The words say nothing, or too much.
+    #[error("{0}")]
+    BadWords(String),
     /// Policy denies the edited action.
     #[error("policy denies the edit: {}", .0.join("; "))]
     Denied(Vec<String>),
@@ -69,11 +85,18 @@ pub enum DecideRefusal {
     Store(#[from] StoreError),
 }
 
+impl DecideRefusal {
+    /// The question does not matter any more, and its run cannot say since when.
+    fn gone() -> Self {
+        Self::Over { status: "superseded".into(), by: None, at: None, verdict: None }
+    }
+}
+
 impl From<DecideError> for DecideRefusal {
     fn from(error: DecideError) -> Self {
         match error {
             DecideError::NotFound(review) => Self::NotFound(review),
-            DecideError::Over { status, by } => Self::Over { status, by },
+            DecideError::Over { status, by, at, verdict } => Self::Over { status, by, at, verdict },
             DecideError::OtherDigest { given, expected } => Self::OtherDigest { given, expected },
             DecideError::Store(error) => Self::Store(error),
         }
@@ -105,7 +128,12 @@ pub async fn decide(
     }
     let row = store.review(review).await?.ok_or(DecideRefusal::NotFound(review))?;
     if row.status != "open" {
-        return Err(DecideRefusal::Over { status: row.status, by: row.decided_by });
+        return Err(DecideRefusal::Over {
+            status: row.status,
+            by: row.decided_by,
+            at: row.decided_at,
+            verdict: row.verdict,
+        });
     }
     let about = digest.unwrap_or(row.digest);
     if about != row.digest {
@@ -115,18 +143,38 @@ pub async fn decide(
     match &verdict {
         Verdict::Answered { answer } => fits_form(row.question.form.as_ref(), answer)?,
         Verdict::Edited { params } => may_edit(door, &row, params).await?,
+        Verdict::Responded { words } => may_respond(door, &row, words).await?,
         Verdict::Approved | Verdict::Rejected { .. } | Verdict::Expired => {}
     }
     if row.question.ask == Ask::Parked {
         store.forget_crashes(row.run).await?;
+        store.notice_over(NoticeKind::RunParked, &row.run.to_string()).await?;
     }
-    if let Some(run) = take(door, (review, about), (&verdict, by), None).await? {
-        return Ok(run);
+    let edited = matches!(verdict, Verdict::Edited { .. });
+    let run = match take(door, (review, about), (&verdict, by), None).await? {
+        Some(run) => run,
+        None => {
+            let run = store.decide(review, about, &verdict, by).await?;
+            failpoint::hit(failpoint::DECISION_TAKEN);
+            door.wake(run);
+            run
+        }
+    };
+    if edited {
+        note_edits(door);
     }
-    let run = store.decide(review, about, &verdict, by).await?;
-    failpoint::hit(failpoint::DECISION_TAKEN);
-    door.wake(run);
     Ok(run)
+}
+
+/// What follows from an edit is nothing that anybody waits for; what a crash leaves out, the housekeeper
+/// brings in.
+fn note_edits(door: &Door) {
+    let store = door.engine().store.clone();
+    tokio::spawn(async move {
+        if let Err(error) = store.keep_edits().await {
+            tracing::warn!(%error, "an edit is kept as feedback later");
+        }
+    });
 }
 
 /// Decides, and goes on with the run on this node if it sleeps; nothing when this node has no room, or when
@@ -164,7 +212,7 @@ fn questions(verdict: &Verdict) -> Vec<String> {
 #[must_use]
 pub fn fitting(ask: Ask, has_form: bool) -> &'static [&'static str] {
     match (ask, has_form) {
-        (Ask::Approval, _) => &["approved", "edited", "rejected"],
+        (Ask::Approval, _) => &["approved", "edited", "rejected", "responded"],
         (Ask::Answer, _) | (Ask::Question, true) => &["answered", "rejected"],
         (Ask::Question, false) => &["approved", "rejected"],
         (Ask::Budget, _) => &["approved", "answered", "rejected"],
@@ -174,9 +222,9 @@ pub fn fitting(ask: Ask, has_form: bool) -> &'static [&'static str] {
 
 fn fits(ask: Ask, has_form: bool, verdict: &Verdict) -> Result<(), DecideRefusal> {
     let fitting = fitting(ask, has_form);
-    match fitting.contains(&verdict.status()) {
+    match fitting.contains(&verdict.as_str()) {
         true => Ok(()),
-        false => Err(DecideRefusal::Unfit { ask, verdict: verdict.status(), fitting }),
+        false => Err(DecideRefusal::Unfit { ask, verdict: verdict.as_str(), fitting }),
     }
 }
 
@@ -190,7 +238,7 @@ fn fits_form(form: Option<&Value>, answer: &Value) -> Result<(), DecideRefusal> 
 /// is still there to hear why not.
 async fn may_edit(door: &Door, row: &ReviewRow, params: &Value) -> Result<(), DecideRefusal> {
     let engine = door.engine();
-    let gone = || DecideRefusal::Over { status: "superseded".into(), by: None };
+    let gone = DecideRefusal::gone;
     let loaded = engine.store.load_run(row.run).await?.ok_or_else(gone)?;
     let proposal = match loaded.run.status(&row.step) {
         StepStatus::Asking { review, proposal: Some(proposal), .. } if *review == row.id => proposal,
@@ -217,6 +265,27 @@ async fn may_edit(door: &Door, row: &ReviewRow, params: &Value) -> Result<(), De
     match decision.ruling {
         Ruling::Deny => Err(DecideRefusal::Denied(decision.reasons)),
         Ruling::Allow | Ruling::Review => Ok(()),
+    }
+}
+
+/// The owner's words need an agent that can heed them: said now, while the owner is there to choose
+/// something else.
+async fn may_respond(door: &Door, row: &ReviewRow, words: &str) -> Result<(), DecideRefusal> {
+    sound_words(words, MAX_WORDS).map_err(DecideRefusal::BadWords)?;
+    let engine = door.engine();
+    let gone = DecideRefusal::gone;
+    let loaded = engine.store.load_run(row.run).await?.ok_or_else(gone)?;
+    let version = engine.version(loaded.run.opened.version).await?;
+    respond::author(&loaded.run, &version.version, &row.step)?;
+    Ok(())
+}
+
+/// Words that say something, and not too much.
+pub(super) fn sound_words(words: &str, most: usize) -> Result<(), String> {
+    match words.chars().count() {
+        _ if words.trim().is_empty() => Err("there are no words".into()),
+        long if long > most => Err(format!("it has {long} characters; at most {most} are kept")),
+        _ => Ok(()),
     }
 }
 
@@ -248,12 +317,13 @@ mod tests {
     use crate::domain::plan::IN_DOUBT_CHOICES;
     use serde_json::json;
 
-    fn verdicts() -> [Verdict; 5] {
+    fn verdicts() -> [Verdict; 6] {
         [
             Verdict::Approved,
             Verdict::Edited { params: json!({}) },
             Verdict::Rejected { reason: String::new() },
             Verdict::Answered { answer: json!(1) },
+            Verdict::Responded { words: "shorter".into() },
             Verdict::Expired,
         ]
     }
@@ -262,9 +332,9 @@ mod tests {
     fn each_kind_of_question_takes_its_own_verdicts_and_nobody_may_say_expired() {
         let taken = |ask, form| -> Vec<&'static str> {
             let fitting = verdicts().into_iter().filter(|verdict| fits(ask, form, verdict).is_ok());
-            fitting.map(|verdict| verdict.status()).collect()
+            fitting.map(|verdict| verdict.as_str()).collect()
         };
-        assert_eq!(taken(Ask::Approval, false), ["approved", "edited", "rejected"]);
+        assert_eq!(taken(Ask::Approval, false), ["approved", "edited", "rejected", "responded"]);
         assert_eq!(taken(Ask::Answer, true), ["rejected", "answered"]);
         assert_eq!(taken(Ask::Question, true), ["rejected", "answered"]);
         assert_eq!(taken(Ask::Question, false), ["approved", "rejected"]);

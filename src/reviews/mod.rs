@@ -2,19 +2,27 @@
 //!
 //! A review is opened by the plan of a run ([`crate::domain::plan`]) and kept by [`crate::store::reviews`].
 //!
-//! - [`mod@digest`] is his day in one message;
-//! - [`courier`] tells the owner of it, over one [`channel`] after the other, and of notices; [`slack`] is
-//!   one of them;
+//! - [`courier`] tells the owner of it, over one [`channel`] after the other, and of notices, which
+//!   [`escalate`] finds; [`slack`] is one of the channels, [`mod@digest`] his day in one message;
+//! - [`mod@shown`] is a review as every surface shows it;
 //! - [`mod@decide`] takes what comes back from the owner, whatever the channel: it alone knows which verdict
-//!   fits which question;
+//!   fits which question; [`batch`] takes one word for several;
+//! - [`aside`] is what may be done without deciding: comments and snoozes; [`mod@call_back`] is second
+//!   thoughts about what was approved;
 //! - [`rules`] tells what policy makes of an action, and what a change of it would have made of those that
 //!   were proposed.
 
+pub mod aside;
+pub mod batch;
+pub mod call_back;
 pub mod channel;
 pub mod courier;
 pub mod decide;
 pub mod digest;
+pub mod escalate;
 pub mod rules;
+pub mod shown;
 pub mod slack;
 
 pub use decide::{DecideRefusal, decide, fitting};
+pub use shown::{Shown, shown};

@@ -22,7 +22,7 @@ pub struct BreakerRow {
     pub left: Duration,
     /// When it was over.
     pub closed_at: Option<Timestamp>,
-    /// When the owner was told, of lasting trouble.
+    /// When the owner was told of it; nothing once he was told that it is over.
     pub told_at: Option<Timestamp>,
 }
 
@@ -79,6 +79,28 @@ impl Store {
             .await?;
         client.execute(&statement, &[&provider, &why, &lasting, &left.as_secs_f64()]).await?;
         Ok(())
+    }
+
+    /// Those that the owner was not told of, and those of which he was told and that are over.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn breakers_to_tell(&self) -> Result<Vec<BreakerRow>, StoreError> {
+        let mut rows = self.breakers().await?;
+        rows.retain(|row| row.closed_at.is_some() == row.told_at.is_some());
+        Ok(rows)
+    }
+
+    /// The owner was told of this: that it is so, or that it is over. False when it has changed meanwhile.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn breaker_told(&self, row: &BreakerRow) -> Result<bool, StoreError> {
+        let client = self.client().await?;
+        let statement = "update breakers set told_at = case when $2 then null else now() end
+                         where provider = $1 and (closed_at is not null) = $2";
+        let statement = client.prepare_cached(statement).await?;
+        Ok(client.execute(&statement, &[&row.provider, &row.closed_at.is_some()]).await? == 1)
     }
 
     /// The trouble of `provider` is over; false when there was none.

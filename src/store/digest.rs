@@ -7,7 +7,7 @@ use uuid::{NoContext, Uuid};
 
 use crate::domain::event::Question;
 use crate::domain::ids::{ReviewId, RunId};
-use crate::domain::risk::Risk;
+use crate::domain::risk::RiskClass;
 use crate::store::notices::{NoticeRow, notice_row};
 use crate::store::{Store, StoreError};
 
@@ -19,7 +19,7 @@ pub struct WaitingRow {
     /// One line.
     pub title: String,
     /// How much hangs on it.
-    pub risk: Risk,
+    pub risk: RiskClass,
     /// Since when it waits.
     pub opened_at: Timestamp,
     /// When it expires.
@@ -71,7 +71,7 @@ impl Store {
             review: ReviewId(row.get(0)),
             title: row.get(1),
             // One question that cannot be read must not hide the others.
-            risk: serde_json::from_value(row.get(2)).map(|it: Question| it.risk).unwrap_or_default(),
+            risk: serde_json::from_value(row.get(2)).map_or(RiskClass::default(), |it: Question| it.class()),
             opened_at: row.get(3),
             due_at: row.get(4),
         });

@@ -34,6 +34,8 @@ pub struct EffectRow {
     pub response: Option<Value>,
     /// When it was proposed.
     pub proposed_at: Timestamp,
+    /// When it goes out by itself, if it may happen and waits; or when it was to.
+    pub goes_at: Option<Timestamp>,
     /// When it was first started.
     pub started_at: Option<Timestamp>,
     /// When its outcome was known.
@@ -41,7 +43,7 @@ pub struct EffectRow {
 }
 
 const COLUMNS: &str = "id, run_id, step, action, dedupe_key, digest, request, status, response, proposed_at,
-    started_at, ended_at";
+    started_at, ended_at, goes_at";
 
 impl Store {
     /// The effect that holds a key, if one does.
@@ -155,5 +157,6 @@ fn effect_row(row: &Row) -> Result<EffectRow, StoreError> {
         proposed_at: row.get(9),
         started_at: row.get(10),
         ended_at: row.get(11),
+        goes_at: row.get(12),
     })
 }

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::civil::Date;
+use jiff::tz::TimeZone;
 use serde_json::Value;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::domain::ids::{MessageId, NoticeId, ReviewId};
-use crate::domain::ladder::{ChannelName, Climb};
+use crate::domain::ladder::{ChannelName, Climb, Ladder, Quiet};
 use crate::store::reviews::{ReviewRow, review_row};
 use crate::store::{Store, StoreError};
 
@@ -26,6 +27,33 @@ pub enum About {
     Notice(NoticeId),
     /// The day in one message.
     Digest(Date),
+}
+
+/// An open review of which the owner is to be told, and where its ladder stands.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Standing {
+    /// The review.
+    pub review: ReviewRow,
+    /// How many rungs are climbed.
+    pub rung: usize,
+    /// How many of them before the ladder began anew, when a snooze ended.
+    pub before: usize,
+}
+
+impl Standing {
+    /// When the ladder began.
+    #[must_use]
+    pub fn since(&self) -> Timestamp {
+        self.review.snoozed_until.unwrap_or(self.review.opened_at)
+    }
+
+    /// What is to be done now.
+    #[must_use]
+    pub fn climb(&self, ladder: &Ladder, now: Timestamp, quiet: Option<&Quiet>, zone: &TimeZone) -> Climb {
+        let climbed = self.rung.saturating_sub(self.before);
+        let climb = ladder.climb(self.since(), climbed, now, quiet, zone);
+        Climb { rung: self.before + climb.rung, ..climb }
+    }
 }
 
 /// A message that a node has taken to send, or to bring up to date.
@@ -44,17 +72,16 @@ pub struct MessageRow {
 }
 
 impl Store {
-    /// Open reviews of which the owner is to be told something now, at most `limit`, with how many rungs
-    /// of their ladders are climbed, and the next moment at which there is one.
+    /// Open reviews of which the owner is to be told something now, at most `limit`.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn reviews_to_tell(&self, limit: i64) -> Result<Vec<(ReviewRow, usize)>, StoreError> {
+    pub async fn reviews_to_tell(&self, limit: i64) -> Result<Vec<Standing>, StoreError> {
         let client = self.client().await?;
         let columns = crate::store::reviews::COLUMNS;
         let statement = client
             .prepare_cached(&format!(
-                "select {columns}, rung from reviews
+                "select {columns}, rung, rung_before from reviews
                  where status = 'open' and tell_at <= now() order by tell_at limit $1"
             ))
             .await?;
@@ -62,7 +89,10 @@ impl Store {
         let mut told = Vec::new();
         for row in &rows {
             match review_row(row) {
-                Ok(review) => told.push((review, usize::try_from(row.get::<_, i32>("rung")).unwrap_or(0))),
+                Ok(review) => {
+                    let count = |column: &str| usize::try_from(row.get::<_, i32>(column)).unwrap_or(0);
+                    told.push(Standing { review, rung: count("rung"), before: count("rung_before") });
+                }
                 Err(error) => tracing::error!(%error, "the owner cannot be told of a review"),
             }
         }

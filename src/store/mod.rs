@@ -6,6 +6,8 @@
 //! - [`sessions`] is who is signed in to the web inbox;
 //! - [`spend`] is the ledger of model calls;
 //! - [`events`] is what runs wait for, [`pauses`] what the owner holds, [`breakers`] whom nobody calls;
+//! - [`asides`] is what is said about reviews without deciding them, [`edits`] what was changed in drafts,
+//!   [`acquaintance`] what is known of whom they are about;
 //! - [`messages`] and [`notices`] are what the owner is told, [`mod@digest`] what his day was;
 //! - [`admission`] is the queue of runs and the slots of concurrency keys;
 //! - [`journal`] is the group commit and what reads it back;
@@ -16,11 +18,14 @@
 //! - [`migrate`] brings the schema up to date and refuses a newer one;
 //! - [`postgres`] is the private server of a workspace without a database URL.
 
+pub mod acquaintance;
 pub mod admission;
+pub mod asides;
 pub mod audit;
 pub mod breakers;
 pub mod calls;
 pub mod digest;
+pub mod edits;
 pub mod effects;
 pub mod error;
 pub mod events;

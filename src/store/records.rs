@@ -230,7 +230,7 @@ fn holds_nul(value: &Value) -> bool {
     }
 }
 
-fn record(row: &Row) -> Result<Record, StoreError> {
+pub(super) fn record(row: &Row) -> Result<Record, StoreError> {
     let (kind, key): (String, String) = (row.get("kind"), row.get("key"));
     let label: &str = row.get("label");
     let label = serde_json::from_value(label.into())

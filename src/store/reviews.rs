@@ -44,10 +44,12 @@ pub struct ReviewRow {
     pub due_at: Option<Timestamp>,
     /// When it was decided.
     pub decided_at: Option<Timestamp>,
+    /// Until when the owner is left alone with it, if he wanted that.
+    pub snoozed_until: Option<Timestamp>,
 }
 
 pub(super) const COLUMNS: &str = "id, run_id, step, ask, digest, title, status, question, verdict, decided_by, opened_at, \
-                       due_at, decided_at";
+                       due_at, decided_at, snoozed_until";
 
 /// The run's row is locked first, and as it is then, not as it was when the statement began, decides who
 /// goes on with it: a run that sleeps is due at once, or the node's that is named. With a node it is not flushed:
@@ -100,8 +102,12 @@ pub enum DecideError {
     Over {
         /// How it ended.
         status: String,
-        /// Who decided.
+        /// Who decided, if somebody did.
         by: Option<String>,
+        /// When.
+        at: Option<Timestamp>,
+        /// How.
+        verdict: Option<Verdict>,
     },
     /// The decision was made about something else than what is asked.
     #[error("the decision is about {given}, but this review is about {expected}: look at it again")]
@@ -195,7 +201,12 @@ impl Store {
         Ok(match self.review(review).await? {
             None => DecideError::NotFound(review),
             Some(row) if row.status == "open" => DecideError::OtherDigest { given, expected: row.digest },
-            Some(row) => DecideError::Over { status: row.status, by: row.decided_by },
+            Some(row) => DecideError::Over {
+                status: row.status,
+                by: row.decided_by,
+                at: row.decided_at,
+                verdict: row.verdict,
+            },
         })
     }
 
@@ -287,5 +298,6 @@ pub(super) fn review_row(row: &Row) -> Result<ReviewRow, StoreError> {
         opened_at: row.get(10),
         due_at: row.get(11),
         decided_at: row.get(12),
+        snoozed_until: row.get(13),
     })
 }

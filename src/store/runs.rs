@@ -6,7 +6,7 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::domain::digest::Digest;
-use crate::domain::ids::{NodeId, RunId, StepId, WorkflowName};
+use crate::domain::ids::{EffectId, NodeId, RunId, StepId, WorkflowName};
 use crate::domain::plan::ChildEnd;
 use crate::store::journal::read::digest;
 use crate::store::{Store, StoreError};
@@ -67,6 +67,9 @@ const CLAIM_IN_TURNS: &str = "
     update runs r set node = $1, wake_at = null
     from due d where r.id = d.id and r.id in (select id from free)
     returning r.id, d.workflow, d.turn, d.had_its_turn";
+
+/// How the topics begin under which a run is told to call an effect back.
+pub const CALL_BACK: &str = "call_back:";
 
 /// What a run was told while it may not have listened.
 #[derive(Clone, Debug, Default)]
@@ -282,6 +285,19 @@ impl Store {
     /// When the database does not answer.
     pub async fn request_cancel(&self, run: RunId, by: &str) -> Result<bool, StoreError> {
         self.tell_run(run, "cancel", &json!({"by": by}), true).await
+    }
+
+    /// Asks a run not to let a held effect go out. Gives false when the run has ended or does not exist.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn request_call_back(
+        &self,
+        run: RunId,
+        effect: EffectId,
+        by: &str,
+    ) -> Result<bool, StoreError> {
+        self.tell_run(run, &format!("{CALL_BACK}{effect}"), &json!({"by": by}), false).await
     }
 
     /// Holds a run, or lets it go on. Gives false when it has ended or does not exist.

@@ -14,11 +14,13 @@ use tokio::time::Instant;
 
 use crate::config::workspace::{Definitions, Trigger};
 use crate::domain::label::Label;
+use crate::domain::notice::{NoticeKind, Severity};
 use crate::domain::schedule::{Overlap, Schedule, Timetable};
 use crate::domain::template::{Scope, TemplateError};
 use crate::orchestrator::door::{Door, OpenError, Request};
 use crate::store::StoreError;
 use crate::store::journal::Opened;
+use crate::store::notices::News;
 use crate::store::schedules::{Advance, ScheduleRow, Scheduled};
 use crate::triggers::gather;
 
@@ -180,6 +182,10 @@ async fn fire(door: &Door, row: &ScheduleRow, now: Timestamp) -> Result<(), Unfi
         Ok(read) => read,
         Err(error) => {
             let news = door.engine().store.note_schedule_problem(row, &error).await?;
+            if news {
+                let problem = Advance { missed: 1, problem: Some(error.clone()), ..Advance::default() };
+                tell(door, row, &problem, false).await;
+            }
             return Err(if news { Unfired::Bad(error) } else { Unfired::Known });
         }
     };
@@ -208,8 +214,49 @@ async fn fire(door: &Door, row: &ScheduleRow, now: Timestamp) -> Result<(), Unfi
             }
         }
     }
+    tell(door, row, &advance, busy).await;
     door.engine().store.advance_schedule(row, next_at, &advance).await?;
     Ok(())
+}
+
+/// The owner hears of times that went by, and of those whose run could not be opened; and no longer of the
+/// latter once one could be.
+async fn tell(door: &Door, row: &ScheduleRow, advance: &Advance, opened: bool) {
+    let engine = door.engine();
+    let subject = format!("{}/{}", row.workflow, row.name);
+    if advance.missed == 0 {
+        if row.problem.is_some()
+            && opened
+            && let Err(error) = engine.store.notice_over(NoticeKind::ScheduleMissed, &subject).await
+        {
+            tracing::warn!(%error, subject, "a notice stands although it is over");
+        }
+        return;
+    }
+    let (title, detail) = match &advance.problem {
+        Some(problem) => (format!("The schedule {subject} opens nothing"), problem.clone()),
+        None => {
+            let times = if advance.missed == 1 { "time".into() } else { format!("{} times", advance.missed) };
+            let detail = match &advance.last {
+                Some((at, run)) => {
+                    format!("Steward was not running. The run for {at} was opened late: {run}.")
+                }
+                None => {
+                    "Steward was not running, and the schedule says that nothing is made up for.".to_owned()
+                }
+            };
+            (format!("The schedule {subject} missed its {times}"), detail)
+        }
+    };
+    let news = News {
+        kind: NoticeKind::ScheduleMissed,
+        subject: &subject,
+        severity: Severity::Warning,
+        title: &title,
+        detail: &detail,
+        run: advance.last.map(|(_, run)| run),
+    };
+    engine.tell_owner(&news).await;
 }
 
 async fn is_open(door: &Door, opened: Opened) -> Result<bool, StoreError> {

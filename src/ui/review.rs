@@ -113,6 +113,8 @@ pub async fn decide_as(
             refusal @ (DecideRefusal::Unfit { .. }
             | DecideRefusal::BadAnswer(_)
             | DecideRefusal::BadEdit { .. }
+            | DecideRefusal::NoAuthor(_)
+            | DecideRefusal::BadWords(_)
             | DecideRefusal::Denied(_)),
         ) => {
             let notice = Notice::wrong(&format!("Nothing was decided: {refusal}."));

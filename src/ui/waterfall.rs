@@ -147,11 +147,13 @@ fn begins(event: &Event) -> Option<Option<Doing>> {
         | Event::EachBegan { .. }
         | Event::EffectProposed(_)
         | Event::EffectStarted { .. }
+        | Event::EffectCalledBack { .. }
+        | Event::DraftReturned(_)
         | Event::ReviewDecided { .. }
         | Event::WaitEnded { .. } => Some(Some(Doing::Work)),
         Event::AttemptFailed { .. } => Some(Some(Doing::Retry)),
         Event::ReviewOpened(_) => Some(Some(Doing::Owner)),
-        Event::WaitBegan { .. } | Event::ChildOpened { .. } => Some(Some(Doing::World)),
+        Event::WaitBegan { .. } | Event::ChildOpened { .. } | Event::EffectHeld { .. } => Some(Some(Doing::World)),
         Event::StepSucceeded { .. }
         | Event::StepSkipped { .. }
         | Event::StepDeclined { .. }

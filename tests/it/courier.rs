@@ -105,7 +105,7 @@ fn courier(rig: &Rig, wires: &[&Arc<Wire>]) -> Courier {
 /// As if everything had been asked so long ago.
 async fn hours_pass(store: &Store, hours: i32) {
     let statement = format!(
-        "update reviews set opened_at = opened_at - interval '{hours} hours', tell_at = tell_at - interval '{hours} hours'"
+        "update reviews set opened_at = opened_at - interval '{hours} hours', tell_at = tell_at - interval '{hours} hours', snoozed_until = snoozed_until - interval '{hours} hours'"
     );
     by_hand(store, &statement).await;
 }
@@ -140,6 +140,31 @@ async fn a_question_is_told_reminded_of_and_closed_where_it_stands() {
     let rejected = "closed: rejected";
     slack.sees(&["ask", "remind", "remind", rejected, rejected, rejected]).await;
     email.sees(&["ask", rejected]).await;
+    courier.stop().await;
+}
+
+#[tokio::test]
+async fn a_snooze_is_quiet_until_its_moment_and_then_the_ladder_begins_anew() {
+    let rig = Rig::new(vec![call_out("pay", None)], Vec::new()).await;
+    let (slack, email) = (Wire::sound(ChannelName::Slack), Wire::sound(ChannelName::Email));
+    let courier = courier(&rig, &[&slack, &email]);
+    let run = rig.open(None).await.run();
+    slack.sees(&["ask"]).await;
+    let review = rig.store.reviews("open", Some(run), None, 1).await.unwrap().pop().unwrap();
+    let engine = rig.door.engine();
+    let until = engine.now() + jiff::SignedDuration::from_hours(3);
+    steward::reviews::aside::snooze(engine, review.id, until).await.unwrap();
+    // Two rungs would have been climbed by then.
+    hours_pass(&rig.store, 2).await;
+    assert!(rig.store.reviews_to_tell(10).await.unwrap().is_empty());
+    assert_eq!((slack.seen(), email.seen()), (vec!["ask".to_owned()], Vec::new()));
+    hours_pass(&rig.store, 1).await;
+    slack.sees(&["ask", "remind"]).await;
+    hours_pass(&rig.store, 1).await;
+    slack.sees(&["ask", "remind", "remind"]).await;
+    assert!(email.seen().is_empty(), "the second channel's turn comes after two hours, from the snooze on");
+    hours_pass(&rig.store, 1).await;
+    email.sees(&["ask"]).await;
     courier.stop().await;
 }
 

@@ -11,7 +11,7 @@ use steward::domain::event::{Artifact, Ask, Question, Verdict};
 use steward::domain::ids::{NoticeId, ReviewId, RunId};
 use steward::domain::label::Label;
 use steward::domain::money::Money;
-use steward::domain::risk::Risk;
+use steward::domain::risk::{Risk, RiskClass};
 use steward::reviews::digest::{DayDigest, Spend, WentOut};
 use steward::reviews::slack::blocks::{Fit, Look, Message, ask, closed, remind};
 use steward::reviews::slack::form::Form;
@@ -103,7 +103,7 @@ prop_compose! {
         artifacts in prop::collection::vec((text(), value()), 0..9),
         action in prop::option::of((text(), prop::collection::btree_map(text(), value(), 0..20))),
         (ask, form) in asking(),
-        risk in prop::sample::select(vec![Risk::Low, Risk::Medium, Risk::High]),
+        risk in prop::sample::select(vec![RiskClass::Low, RiskClass::Medium, RiskClass::High]),
         status in prop::sample::select(vec!["open", "approved", "edited", "rejected", "answered", "expired", "superseded"]),
         word in text(), due in any::<bool>(),
     ) -> ReviewRow {
@@ -123,7 +123,7 @@ prop_compose! {
             question: Question {
                 step: step.as_str().into(), review, ask, title, reasons, artifacts: artifacts.collect(), digest,
                 action: action.map(|(action, params)| Action { action, params: json!(params) }),
-                form, risk, due_at: None, allows_micros: None,
+                form, labels: Default::default(), risk: Some(Risk::of([("x".to_owned(), risk)], false)), due_at: None, allows_micros: None,
             },
         }
     }
@@ -206,7 +206,7 @@ proptest! {
         let buttons = whole.blocks.iter().filter_map(|block| block["elements"].as_array()).flatten();
         let approve = buttons.clone().find(|it| it["action_id"] == "approve").unwrap();
         let left_out = json!(whole.blocks).to_string().contains("Not everything fits here");
-        let careful = review.question.risk == Risk::High || left_out;
+        let careful = review.question.class() == RiskClass::High || left_out;
         prop_assert_eq!(approve.get("confirm").is_some(), careful);
     }
 
@@ -221,7 +221,7 @@ proptest! {
         sound(&day::notice(&notice, &look()))?;
         sound(&day::seen(&notice, &look(), &name))?;
         let money = |micros| Money { micros, currency: "EUR".into() };
-        let waiting = WaitingRow { review: ReviewId(Uuid::now_v7()), title: title.clone(), risk: Risk::High, opened_at: at, due_at: None };
+        let waiting = WaitingRow { review: ReviewId(Uuid::now_v7()), title: title.clone(), risk: RiskClass::High, opened_at: at, due_at: None };
         let sent = WentOut { run: RunId(Uuid::now_v7()), title, action: "email.send".into(), target: name.clone(), at };
         let count = Count { name, number: 7 };
         let digest = DayDigest {

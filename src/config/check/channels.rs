@@ -5,7 +5,9 @@ use lettre::Address;
 use crate::config::channels::Channels;
 use crate::config::check::settings::secret;
 use crate::config::document::Reporter;
+use crate::config::nearest;
 use crate::config::node::Path;
+use crate::domain::action::{ACTIONS, Reach};
 use crate::domain::ladder::ChannelName;
 
 /// Checks `config/channels.yaml`.
@@ -57,6 +59,16 @@ pub(in crate::config) fn channels(report: &mut Reporter<'_>, channels: &Channels
             }
         }
     }
+    for name in channels.delay.keys() {
+        held(report, &top.key("delay").key(name), name);
+    }
+    for (risk, ladder) in &channels.ladder {
+        let Some(expire) = ladder.expire else { continue };
+        if ladder.rungs.iter().any(|rung| rung.after >= expire) {
+            let path = top.key("ladder").key(risk.as_str()).key("expire");
+            report.warn(&path, "it expires before the last rung is climbed", "let it expire later");
+        }
+    }
     let there = |name: ChannelName| channels.configured().contains(&name);
     let rungs = channels.ladder.iter().flat_map(|(risk, ladder)| {
         let path = top.key("ladder").key(risk.as_str()).key("rungs");
@@ -70,6 +82,16 @@ pub(in crate::config) fn channels(report: &mut Reporter<'_>, channels: &Channels
             let message = format!("there is no `{}` in this file", name.as_str());
             report.value(&path, message, "add it above, or take it away here");
         }
+    }
+}
+
+/// Only what leaves the house can be called back in time: all else is put right afterwards.
+pub(in crate::config) fn held(report: &mut Reporter<'_>, path: &Path, name: &str) {
+    let leaving: Vec<&str> =
+        ACTIONS.iter().filter(|spec| spec.reach == Reach::External).map(|spec| spec.name).collect();
+    if !leaving.contains(&name) {
+        let mend = nearest::mend(name, "the actions that leave the house", &leaving);
+        report.key(path, format!("`{name}` cannot be held back"), mend);
     }
 }
 

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::config::check::templates::{Place, Scope};
-use crate::config::check::{Names, agent, money, schema};
+use crate::config::check::{Names, agent, channels, money, schema};
 use crate::config::document::Reporter;
 use crate::config::nearest;
 use crate::config::node::Path;
@@ -95,6 +95,7 @@ fn waits_or_opens(
         ("action", step.action.is_some()),
         ("review", step.review.is_some()),
         ("dedupe", step.dedupe.is_some()),
+        ("delay", step.delay.is_some()),
         ("workflow", step.wait.is_some() && step.workflow.is_some()),
         ("with", step.wait.is_some() && step.with.is_some()),
         ("budget", step.wait.is_some() && step.budget.is_some()),
@@ -182,12 +183,16 @@ pub(super) fn kind(
                 report.key(&path.key("review"), "an agent's step has no `review`", mend);
             }
             not_here(report, path, "dedupe", step.dedupe.is_some(), "an agent's step");
+            not_here(report, path, "delay", step.delay.is_some(), "an agent's step");
             agent_step(report, path, wanted, &with, names);
             StepKind::Agent(AgentStep { agent: AgentName(wanted.clone()), with })
         }
         (None, Some(wanted), review) => {
             let spec = action_step(report, path, wanted, &with);
             dedupe(report, path, step, scope);
+            if step.delay.is_some() {
+                channels::held(report, &path.key("delay"), wanted);
+            }
             if let Some(review) = &review {
                 shows(report, &path.key("review"), review, scope);
                 review_of_action(report, &path.key("review"), review, spec);
@@ -197,11 +202,13 @@ pub(super) fn kind(
                 with,
                 dedupe: step.dedupe.clone(),
                 review: review.map(|review| ReviewSpec { artifacts: review.artifacts, due: review.due }),
+                delay: step.delay,
             })
         }
         (None, None, Some(review)) => {
             not_here(report, path, "with", step.with.is_some(), "a step that asks the owner");
             not_here(report, path, "dedupe", step.dedupe.is_some(), "a step that asks the owner");
+            not_here(report, path, "delay", step.delay.is_some(), "a step that asks the owner");
             question(report, &path.key("review"), review, scope)
         }
         (both, _, review) => {

@@ -193,12 +193,17 @@ impl Smtp {
         } else {
             ErrorKind::Unavailable
         };
+        // A server that says no for good when told name and password says no to them.
+        let kind = match (phase, kind) {
+            (Phase::SignIn, ErrorKind::Refused) if error.is_permanent() => ErrorKind::KeyRefused,
+            (_, kind) => kind,
+        };
         let why = match error.status() {
             Some(code) => format!("{code} {}", cause(error)),
             None => tls.unwrap_or_else(|| cause(error)),
         };
         let mend = match (phase, kind) {
-            (Phase::SignIn, ErrorKind::Refused) => {
+            (Phase::SignIn, ErrorKind::Refused | ErrorKind::KeyRefused) => {
                 "; check `smtp.username` and the variable that `smtp.password` names"
             }
             _ => "",

@@ -208,7 +208,7 @@ async fn until_the_message_is_handed_over_every_failure_is_a_failure_and_says_wh
         (one("554 go away"), Refused, "554 go away"),
         (one("HTTP/1.1 400 Bad Request"), Unavailable, "when connecting"),
         (Server { offers: &[], ..Server::default() }, Refused, "when signing in"),
-        (Server { auth: "535 wrong", ..Server::default() }, Refused, "check `smtp.username`"),
+        (Server { auth: "535 wrong", ..Server::default() }, ErrorKind::KeyRefused, "check `smtp.username`"),
         (Server { auth: "454 later", ..Server::default() }, Unavailable, "454 later"),
         (Server { sender: "550 not you", ..Server::default() }, Refused, "550 not you"),
         (Server { sender: "354 what", ..Server::default() }, Unavailable, "makes no sense"),

@@ -54,6 +54,7 @@ impl Answer {
         match status {
             200..=299 => Ok(self.response()),
             429 => Err(Trouble::Untouched(error(ErrorKind::RateLimited, "asks to come back later"))),
+            401 | 403 => Err(Trouble::Untouched(error(ErrorKind::KeyRefused, "does not accept the key"))),
             425 => Err(Trouble::Untouched(error(ErrorKind::Unavailable, "cannot answer now"))),
             // A proxy answers 503 and 408 too, after the request has gone through.
             408 => Err(Trouble::Lost(error(ErrorKind::Unavailable, "gave up waiting"))),

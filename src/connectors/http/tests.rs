@@ -174,6 +174,8 @@ async fn what_an_answer_says_about_the_effect_depends_on_the_status_and_on_wheth
             ("/408", answer("408 Late", "", "")),
             ("/500", answer("500 Oops", "", "secret body")),
             ("/400", answer("400 Bad", "", "")),
+            ("/401", answer("401 Who", "", "")),
+            ("/403", answer("403 No", "", "")),
             ("/304", answer("304 Same", "", "")),
             ("/302", answer("302 Nowhere", "", "")),
             ("/drop", String::new()),
@@ -188,6 +190,9 @@ async fn what_an_answer_says_about_the_effect_depends_on_the_status_and_on_wheth
         assert_eq!((limited.kind, limited.retry_after), (ErrorKind::RateLimited, Some(Span::secs(7))));
         for path in ["/400", "/404", "/304", "/302"] {
             assert_eq!(fails(path).await.kind, ErrorKind::Refused, "{path}");
+        }
+        for path in ["/401", "/403"] {
+            assert_eq!(fails(path).await.kind, ErrorKind::KeyRefused, "{path}");
         }
     }
     let down = failure(ask(&http, "GET", server.url("/503")).await);

@@ -8,6 +8,7 @@ use crate::domain::event::{Artifact, Ask, ErrorKind, Question};
 use crate::domain::label::Label;
 use crate::domain::plan::Planner;
 use crate::domain::plan::begin::MAX_ARTIFACTS;
+use crate::domain::risk::RiskClass;
 use crate::domain::run::IllegalEvent;
 use crate::domain::workflow::{Step, StepKind};
 
@@ -72,7 +73,7 @@ impl Planner<'_, '_> {
             labels: Labels::new(),
             risk: None,
             form: Some(agent.output.clone()),
-            due_at: None,
+            due_at: self.due_at(None, RiskClass::Medium),
             allows_micros,
         };
         self.open(question)

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use crate::domain::action::{self, Action, Labels, Reach};
@@ -14,6 +15,7 @@ use crate::domain::plan::judging::judge_edit;
 use crate::domain::plan::{EffectKey, IN_DOUBT_CHOICES, Planner, Task};
 use crate::domain::policy::facts::History;
 use crate::domain::policy::{Case, Ruling};
+use crate::domain::risk::RiskClass;
 use crate::domain::run::IllegalEvent;
 use crate::domain::step::StepStatus;
 use crate::domain::template::{self, Scope, TemplateError, lookup};
@@ -29,8 +31,11 @@ const KEY_TAKEN_DOUBLINGS: u32 = 6;
 /// The longest key, bytes: it has to fit an index.
 const MAX_KEY: usize = 500;
 
+/// What of a mail is shown where the workflow does not say.
+pub const CAME_IN: [&str; 3] = ["input.from", "input.subject", "input.body"];
+
 /// The most artifacts shown with a review: what a person takes in at a glance.
-pub(super) const MAX_ARTIFACTS: usize = 5;
+pub const MAX_ARTIFACTS: usize = 5;
 
 impl Planner<'_, '_> {
     /// Begins a step whose turn it is, or skips it.
@@ -105,6 +110,8 @@ impl Planner<'_, '_> {
         let scope = self.scope(&step.id);
         let (with, label) = (scope.fill(&agent.with)?, scope.label(&agent.with)?);
         drop(scope);
+        let rounds = &self.run.record(&step.id).rounds;
+        let label = label.join(Label::join_all(rounds.iter().map(|round| round.label)));
         self.tasks.push(Task::Agent { step: step.id.clone(), with, label });
         Ok(Ok(()))
     }
@@ -200,7 +207,7 @@ impl Planner<'_, '_> {
         let label = Label::join_all(proposal.labels.values().copied());
         self.emit("system", label, Event::EffectProposed(proposal.clone()))?;
         match proposal.decision.ruling {
-            Ruling::Allow => self.start(Box::new(proposal)),
+            Ruling::Allow => self.let_go(step, Box::new(proposal)),
             Ruling::Review => self.ask_for_approval(step, wanted, &proposal),
             Ruling::Deny => {
                 let reasons = proposal.decision.reasons.join("; ");
@@ -275,7 +282,7 @@ impl Planner<'_, '_> {
         Ok(())
     }
 
-    fn ask_for_approval(
+    pub(super) fn ask_for_approval(
         &mut self,
         step: &Step,
         wanted: &ActionStep,
@@ -288,13 +295,18 @@ impl Planner<'_, '_> {
             ask: Ask::Approval,
             title: format!("{} · {}", self.run.opened.title, step.title()),
             reasons: proposal.decision.reasons.clone(),
-            artifacts: self.artifacts(&shows),
+            artifacts: self
+                .said_before(step)
+                .into_iter()
+                .chain(self.artifacts(&shows))
+                .take(MAX_ARTIFACTS)
+                .collect(),
             digest: proposal.digest,
             action: Some(proposal.action.clone()),
             labels: proposal.labels.clone(),
             risk: Some(proposal.decision.risk.clone()),
             form: None,
-            due_at: shows.due.map(|due| due.after(self.env.now)),
+            due_at: self.due_at(shows.due, proposal.decision.risk.class),
             allows_micros: None,
         };
         self.open(question)
@@ -315,7 +327,7 @@ impl Planner<'_, '_> {
             labels: Labels::new(),
             risk: None,
             form: wanted.form.clone(),
-            due_at: wanted.shows.due.map(|due| due.after(self.env.now)),
+            due_at: self.due_at(wanted.shows.due, RiskClass::Medium),
             allows_micros: None,
         };
         Ok(self.open(question))
@@ -374,14 +386,27 @@ impl Planner<'_, '_> {
         self.emit("system", label, Event::ReviewOpened(question))
     }
 
+    /// When a question expires: as its workflow says, or else as its class does.
+    pub(super) fn due_at(&self, own: Option<Span>, risk: RiskClass) -> Option<Timestamp> {
+        let due = own.or_else(|| self.env.terms.expire.get(&risk).copied());
+        due.map(|due| due.after(self.env.now))
+    }
+
     pub(super) fn next_review(&self, step: &StepId) -> ReviewId {
         ReviewId::derive(self.run.id, step, self.run.record(step).reviews + 1)
+    }
+
+    pub(super) fn last_review(&self, step: &StepId) -> ReviewId {
+        ReviewId::derive(self.run.id, step, self.run.record(step).reviews)
     }
 
     /// What a workflow names, or else what came in.
     fn artifacts(&self, shows: &ReviewSpec) -> Vec<Artifact> {
         let context = self.run.context(self.env.workspace);
-        let default = ["input.from", "input.subject", "input.body"].map(str::to_owned);
+        let default = match self.run.opened.input.get("body").or(self.run.opened.input.get("from")) {
+            Some(_) => CAME_IN.map(str::to_owned).to_vec(),
+            None => vec!["input".to_owned()],
+        };
         let paths = if shows.artifacts.is_empty() { &default[..] } else { &shows.artifacts[..] };
         let artifact = |path: &String| {
             let value = lookup(&context, path)?.clone();

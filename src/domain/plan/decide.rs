@@ -42,7 +42,10 @@ impl Planner<'_, '_> {
                 self.give_back(ask, proposal.as_deref(), "nobody decided in time")?;
                 self.fail(step, ErrorKind::Expired, "nobody decided in time, and a time-out never means yes")
             }
-            (Ask::Approval, Verdict::Approved, Some(proposal)) => self.start(proposal),
+            (Ask::Approval, Verdict::Approved, Some(proposal)) => self.let_go(step, proposal),
+            (Ask::Approval, Verdict::Responded { words }, Some(proposal)) => {
+                self.give_back_draft(step, *proposal, words)
+            }
             (Ask::Approval, Verdict::Edited { params }, Some(proposal)) => {
                 self.start_edited(step, *proposal, params)
             }
@@ -66,7 +69,7 @@ impl Planner<'_, '_> {
             }
             (ask, verdict, _) => {
                 let message =
-                    format!("`{}` is no answer to a review of kind {}", verdict.status(), ask.as_str());
+                    format!("`{}` is no answer to a review of kind {}", verdict.as_str(), ask.as_str());
                 self.fail(step, ErrorKind::Invalid, message)
             }
         }
@@ -121,7 +124,7 @@ impl Planner<'_, '_> {
         }
         proposal.digest = edited.digest();
         proposal.action = edited;
-        self.start(Box::new(proposal))
+        self.let_go(step, Box::new(proposal))
     }
 
     fn resolve_doubt(

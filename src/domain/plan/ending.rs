@@ -124,7 +124,8 @@ impl Planner<'_, '_> {
                         self.act_on(&step)?;
                     }
                 }
-                StepStatus::Decided { ask: Ask::Approval, proposal: Some(proposal), .. } => {
+                StepStatus::Decided { ask: Ask::Approval, proposal: Some(proposal), .. }
+                | StepStatus::Held { proposal, .. } => {
                     self.withdraw(&proposal, reason)?;
                     self.system(Event::StepDeclined { step: id, reason: reason.to_owned() })?;
                 }

@@ -31,6 +31,7 @@ impl Planner<'_, '_> {
             Stimulus::Effect(step, result) => self.effect(step, result, false),
             Stimulus::Probed(step, result) => self.effect(step, result, true),
             Stimulus::Decided { review, verdict, by } => self.decided(*review, verdict, by),
+            Stimulus::CallBack { effect, by } => self.call_back(*effect, by),
             Stimulus::Cancel { by } if self.run.cancelling.is_none() && self.run.compensating.is_none() => {
                 if let Some(review) = self.run.parked {
                     self.emit("owner", Label::Owner, Event::RunUnparked { review, by: by.clone() })?;

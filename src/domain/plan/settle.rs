@@ -56,6 +56,7 @@ impl Planner<'_, '_> {
             StepStatus::Pending if self.is_ready(step) => self.begin(step),
             StepStatus::Backoff { until, .. } if *until <= self.env.now => self.begin_attempt(step),
             StepStatus::Decided { .. } => self.act_on(step),
+            StepStatus::Held { until, proposal } if *until <= self.env.now => self.start(proposal.clone()),
             StepStatus::Waiting { .. } => self.settle_wait(step),
             StepStatus::Each { .. } => match &step.each {
                 Some(each) => self.settle_each(step, each),
@@ -136,7 +137,7 @@ impl Planner<'_, '_> {
     /// The next moment at which something is due by itself.
     pub(super) fn due(&self) -> Option<Timestamp> {
         let waits = self.run.steps.values().filter_map(|record| match record.status {
-            StepStatus::Backoff { until, .. } => Some(until),
+            StepStatus::Backoff { until, .. } | StepStatus::Held { until, .. } => Some(until),
             StepStatus::Waiting { due_at, .. } => due_at,
             _ => None,
         });

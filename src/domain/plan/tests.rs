@@ -5,6 +5,7 @@ mod any_order;
 mod every_kind;
 mod kinds;
 mod labels;
+mod second_thoughts;
 
 use std::collections::BTreeMap;
 
@@ -28,6 +29,7 @@ struct Story {
     stage: Stage,
     repeat: Repeat,
     policy: Policy,
+    terms: Terms,
     taken: BTreeMap<EffectKey, Existing>,
     paused: bool,
     now: Timestamp,
@@ -84,6 +86,7 @@ impl Story {
             stage: Stage::Supervised,
             repeat: Repeat::None,
             policy: Policy::default(),
+            terms: Terms::default(),
             taken: BTreeMap::new(),
             paused: false,
             now,
@@ -106,6 +109,7 @@ impl Story {
             policy: &self.policy,
             workspace: &workspace,
             repeat: &|_| repeat,
+            terms: &self.terms,
             paused: self.paused,
             taken: &self.taken,
             now: self.now,
@@ -179,7 +183,7 @@ fn step(id: &str, needs: &[&str], kind: StepKind) -> Step {
 }
 
 fn action(name: &str, with: Value) -> StepKind {
-    StepKind::Action(ActionStep { action: name.into(), with, dedupe: None, review: None })
+    StepKind::Action(ActionStep { action: name.into(), with, dedupe: None, review: None, delay: None })
 }
 
 fn noop(id: &str, needs: &[&str]) -> Step {

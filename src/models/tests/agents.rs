@@ -24,6 +24,7 @@ async fn asked(told: &Told, models: &Models, agent: &Agent, label: Label) -> Ans
     told.ask(
         models,
         Asked {
+            rounds: &[],
             agent,
             with: &with,
             label,
@@ -140,6 +141,7 @@ async fn a_tool_that_never_answers_ends_with_the_steps_time_and_the_rest_of_the_
     let with = json!({});
     let limit = std::time::Duration::from_millis(300);
     let ask = Asked {
+        rounds: &[],
         agent: &agent,
         with: &with,
         label: Label::Owner,

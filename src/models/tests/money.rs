@@ -24,6 +24,7 @@ async fn paid_by(models: &Models, payer: &Payer, agent: &Agent, limit: Duration)
     let told = Told::default();
     let with = json!({"text": "Hello"});
     let asked = Asked {
+        rounds: &[],
         agent,
         with: &with,
         label: Label::System,

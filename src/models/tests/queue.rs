@@ -199,6 +199,7 @@ async fn a_budget_can_rely_on_the_worst_case() {
     let (told, payer) = (Told::default(), Payer::workspace(LIMIT));
     let (label, limit, tools) = (Label::Owner, LIMIT, &Shelf);
     let asked = Asked {
+        rounds: &[],
         agent: &agent,
         with: &with,
         label,

@@ -14,6 +14,7 @@ async fn listening(models: &Models) -> (Told, Answer) {
     let told = Told::listening();
     let (agent, with) = (agent(json!({})), json!({"text": "Hello"}));
     let ask = Asked {
+        rounds: &[],
         agent: &agent,
         with: &with,
         label: Label::System,

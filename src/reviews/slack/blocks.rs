@@ -14,7 +14,7 @@ use crate::domain::digest::Digest;
 use crate::domain::event::Verdict;
 use crate::domain::ids::{ReviewId, RunId};
 use crate::domain::label::Label;
-use crate::domain::risk::Risk;
+use crate::domain::risk::RiskClass;
 use crate::reviews::decide::fitting;
 use crate::reviews::slack::form::Form;
 use crate::reviews::slack::kit::{
@@ -206,9 +206,9 @@ pub fn outcome(review: &ReviewRow) -> String {
 fn headline(review: &ReviewRow) -> String {
     let title = Some(line(&review.title)).filter(|title| !title.is_empty());
     let title = title.unwrap_or_else(|| "A question".to_owned()); // Slack takes no empty text
-    match review.question.risk {
-        Risk::High => format!("High risk · {title}"),
-        Risk::Medium | Risk::Low => title,
+    match review.question.class() {
+        RiskClass::High => format!("High risk · {title}"),
+        RiskClass::Medium | RiskClass::Low => title,
     }
 }
 
@@ -227,14 +227,14 @@ fn small_print(review: &ReviewRow, look: &Look) -> Value {
 fn about(review: &ReviewRow) -> String {
     let digest: String = review.digest.to_string().chars().take(12).collect();
     let step = bounded(&line(&review.step.0), NAME);
-    format!("{} risk · {step} · {digest}", review.question.risk.as_str())
+    format!("{} risk · {step} · {digest}", review.question.class().as_str())
 }
 
 /// One button per verdict that the question takes. Without having seen the whole of it, approving asks back,
 /// and in a short message is not offered.
 fn buttons(review: &ReviewRow, look: &Look, fit: Fit, whole: bool) -> Vec<Value> {
     let (question, handle) = (&review.question, Handle::of(review).to_string());
-    let high = question.risk == Risk::High;
+    let high = question.class() == RiskClass::High;
     let careful = |button: Value| match (high, whole) {
         (true, _) => confirmed(button, "High risk", HIGH, "Yes, do it"),
         (false, false) => {

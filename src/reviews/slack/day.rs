@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::domain::risk::Risk;
+use crate::domain::risk::RiskClass;
 use crate::reviews::digest::DayDigest;
 use crate::reviews::slack::blocks::{Look, Message};
 use crate::reviews::slack::kit::{
@@ -70,8 +70,8 @@ pub fn digest(day: &DayDigest, look: &Look) -> Message {
         blocks.push(rich(body));
     };
     let waiting = day.waiting.iter().map(|it| match it.risk {
-        Risk::High => format!("High risk · {}, since {}", line(&it.title), look.moment(it.opened_at)),
-        Risk::Medium | Risk::Low => format!("{}, since {}", line(&it.title), look.moment(it.opened_at)),
+        RiskClass::High => format!("High risk · {}, since {}", line(&it.title), look.moment(it.opened_at)),
+        RiskClass::Medium | RiskClass::Low => format!("{}, since {}", line(&it.title), look.moment(it.opened_at)),
     });
     list(format!("{} for you to decide", number(day.waiting_total, "nothing")), waiting.collect());
     let sent = day.went_out.iter().map(|it| format!("{} to {}", line(&it.action), line(&it.target)));

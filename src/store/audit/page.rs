@@ -60,6 +60,8 @@ pub(super) struct EffectFacts {
     pub(super) request: Value,
     pub(super) status: String,
     pub(super) response: Option<Value>,
+    /// Whether a moment is named at which it goes out.
+    pub(super) goes: bool,
 }
 
 /// A row of `reviews`.
@@ -133,7 +135,7 @@ async fn load(snapshot: &Transaction<'_>, runs: &mut [Facts]) -> Result<(), Stor
             Err(error) => run.unreadable = Some(format!("entry {}: {error}", row.get::<_, i64>(0))),
         }
     }
-    let statement = "select id, step, attempt, action, dedupe_key, digest, request, status, response, run_id
+    let statement = "select id, step, attempt, action, dedupe_key, digest, request, status, response, run_id, goes_at is not null
          from effects where run_id = any($1)";
     for row in snapshot.query(statement, &[&ids]).await? {
         let Some(run) = places.get(&row.get(9)).and_then(|place| runs.get_mut(*place)) else { continue };
@@ -188,6 +190,7 @@ fn effect_row(row: &Row) -> EffectFacts {
         request: row.get(6),
         status: row.get(7),
         response: row.get(8),
+        goes: row.get(10),
     }
 }
 

@@ -36,6 +36,8 @@ pub(super) struct Effect {
     pub(super) digest: Digest,
     pub(super) stands: Stands,
     pub(super) response: Option<Value>,
+    /// It may happen, and waits for its moment.
+    pub(super) held: bool,
     ruling: Ruling,
 }
 
@@ -61,12 +63,15 @@ pub(super) struct Review {
     action: Option<Action>,
     /// The effect that it let start, or start again.
     used_by: Option<EffectId>,
+    /// The owner has called back what it let go: it lets nothing start any more.
+    void: bool,
 }
 
 impl Review {
     /// The digest of what may be done.
     fn allows(&self) -> Option<Digest> {
         match (&self.verdict, self.ask) {
+            _ if self.void => None,
             (Some(Verdict::Approved), Ask::Approval) => Some(self.digest),
             (Some(Verdict::Edited { params }), Ask::Approval) => {
                 let action = self.action.as_ref()?.action.clone();
@@ -119,6 +124,10 @@ impl Told {
                     true => self.started_again(*effect, *digest, repeat(action), breach),
                 }
             }
+            Event::EffectHeld { effect, digest, action, until: _, .. } => {
+                self.held(*effect, *digest, action, breach);
+            }
+            Event::EffectCalledBack { effect, .. } => self.called_back(*effect, breach),
             Event::EffectSucceeded { effect, response, .. } => self.succeeded(*effect, response, breach),
             Event::EffectFailed { effect, .. } => self.ended(*effect, Stands::Failed, breach),
             Event::EffectUnknown { effect, .. } => self.ended(*effect, Stands::Unknown, breach),
@@ -176,6 +185,7 @@ impl Told {
             digest: proposal.digest,
             stands: Stands::Proposed,
             response: None,
+            held: false,
             ruling: proposal.decision.ruling,
         };
         if self.effects.insert(proposal.effect, effect).is_some() {
@@ -202,8 +212,40 @@ impl Told {
         }
         if let Some(effect) = self.effects.get_mut(&id) {
             effect.stands = Stands::Started;
+            effect.held = false;
             effect.digest = digest;
             effect.action = action.clone();
+        }
+    }
+
+    /// What waits for its moment is what will be started: whether it may be is asked then.
+    fn held(&mut self, id: EffectId, digest: Digest, action: &Action, breach: Breach<'_>) {
+        let Some(effect) = self.effects.get_mut(&id) else {
+            return breach(Invariant::I4, format!("effect {id} was held without a proposal"));
+        };
+        if effect.stands != Stands::Proposed || effect.held {
+            breach(Invariant::I3, format!("effect {id} was held when it was {:?}", effect.stands));
+        }
+        if action.digest() != digest {
+            breach(Invariant::I4, format!("effect {id} was held under a digest not its own"));
+        }
+        if effect.ruling == Ruling::Allow && effect.digest != digest {
+            breach(Invariant::I4, format!("effect {id} is held as something else than policy allowed"));
+        }
+        effect.held = true;
+        effect.digest = digest;
+        effect.action = action.clone();
+    }
+
+    /// Whoever calls something back takes back his word for it: it takes a new one.
+    fn called_back(&mut self, id: EffectId, breach: Breach<'_>) {
+        let Some(effect) = self.effects.get_mut(&id).filter(|effect| effect.held) else {
+            return breach(Invariant::I4, format!("effect {id} was called back and not held"));
+        };
+        effect.held = false;
+        effect.ruling = Ruling::Review;
+        for review in self.reviews.values_mut().filter(|review| review.step == effect.step) {
+            review.void |= review.verdict.is_some();
         }
     }
 
@@ -314,6 +356,7 @@ impl Told {
             breach(Invariant::I3, format!("effect {id} was withdrawn when it was {:?}", effect.stands));
         }
         effect.stands = Stands::Withdrawn;
+        effect.held = false;
     }
 
     fn compensated(&mut self, id: EffectId, breach: Breach<'_>) {
@@ -335,6 +378,7 @@ impl Told {
             superseded: false,
             action: question.action.clone(),
             used_by: None,
+            void: false,
         };
         if self.reviews.insert(question.review, review).is_some() {
             breach(Invariant::I5, format!("review {} was opened twice", question.review));

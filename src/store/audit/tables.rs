@@ -60,6 +60,9 @@ fn check_effect(row: &EffectFacts, effect: &Effect, told: &Told, findings: &mut 
     if row.request != effect.action.params {
         differs("request");
     }
+    if effect.stands == Stands::Proposed && row.goes != effect.held {
+        differs("moment to go out");
+    }
     if effect.response.is_some() && row.response != effect.response {
         differs("response");
     }

@@ -110,7 +110,11 @@ fn going_on(facts: &Facts, run: &Run, findings: &mut Findings<'_>) {
                 findings
                     .add(Invariant::I2, format!("step `{step}` waits for what nobody knows it waits for"));
             }
-            StepStatus::Waiting { due_at: Some(_), .. } | StepStatus::Backoff { .. } if nobodys => {
+            StepStatus::Waiting { due_at: Some(_), .. }
+            | StepStatus::Backoff { .. }
+            | StepStatus::Held { .. }
+                if nobodys =>
+            {
                 findings.add(
                     Invariant::I2,
                     format!("step `{step}` waits for a moment, and the run is never due"),

@@ -12,7 +12,7 @@ use crate::store::journal::{Commit, Open};
 pub(super) const FREED_ARM: &str = ",
     freed as (
         update slots s set freed = true
-        from unnest($71::uuid[]) as f (run_id)
+        from unnest($73::uuid[]) as f (run_id)
         where s.run_id = f.run_id and (f.run_id in (select id from accepted)) is true
     )";
 

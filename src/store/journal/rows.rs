@@ -25,6 +25,7 @@ pub(super) struct NewEffects {
     pub(super) status: Vec<&'static str>,
     pub(super) at: Vec<Timestamp>,
     pub(super) started_at: Vec<Option<Timestamp>>,
+    pub(super) goes_at: Vec<Option<Timestamp>>,
 }
 
 /// Changed rows of `effects`; what is absent stays as it was.
@@ -38,6 +39,7 @@ pub(super) struct ChangedEffects {
     pub(super) response: Vec<Option<String>>,
     pub(super) started_at: Vec<Option<Timestamp>>,
     pub(super) ended_at: Vec<Option<Timestamp>>,
+    pub(super) goes_at: Vec<Option<Timestamp>>,
 }
 
 /// New rows of `reviews`.
@@ -178,6 +180,21 @@ impl Rows {
                 effects.status.push("proposed");
                 effects.at.push(at);
                 effects.started_at.push(None);
+                effects.goes_at.push(None);
+            }
+            Event::EffectHeld { effect, digest, action, until, .. } => {
+                if let Some(new) = self.just_proposed(*effect) {
+                    self.new_effects.goes_at[new] = Some(*until);
+                    return;
+                }
+                let change = self.change(run, *effect, "proposed");
+                self.changed_effects.digest[change] = Some(digest.0.to_vec());
+                self.changed_effects.request[change] = Some(action.params.to_string());
+                self.changed_effects.goes_at[change] = Some(*until);
+            }
+            Event::EffectCalledBack { effect, .. } => {
+                let change = self.change(run, *effect, "proposed");
+                self.changed_effects.goes_at[change] = None;
             }
             Event::EffectStarted { effect, digest, action, again, .. } => {
                 let started_at = (!again).then_some(at);
@@ -250,6 +267,7 @@ impl Rows {
             | Event::StepDeclined { .. }
             | Event::StepFailed { .. }
             | Event::EffectReused { .. }
+            | Event::DraftReturned(_)
             | Event::EffectCompensated { effect: None, .. }
             | Event::EachBegan { .. }
             | Event::WaitBegan { topic: None, .. }
@@ -300,6 +318,7 @@ impl Rows {
         effects.response.push(None);
         effects.started_at.push(None);
         effects.ended_at.push(None);
+        effects.goes_at.push(None);
         effects.id.len() - 1
     }
 

@@ -74,12 +74,12 @@ pub(super) const SINGLE_KEPT: &str = "
 pub(super) const WIDE_ARMS: &str = ",
     proposed as (
         insert into effects (id, run_id, step, attempt, action, dedupe_key, digest, request, labels, status,
-            proposed_at, started_at)
+            proposed_at, started_at, goes_at)
         select e.id, e.run_id, e.step, e.attempt, e.action, e.key, e.digest, e.request::jsonb, e.labels::jsonb,
-            e.status, e.at, e.started_at
+            e.status, e.at, e.started_at, e.goes_at
         from unnest($20::uuid[], $21::uuid[], $22::text[], $23::int4[], $24::text[], $25::text[], $26::bytea[],
-            $27::text[], $28::text[], $29::text[], $30::timestamptz[], $31::timestamptz[])
-            as e (id, run_id, step, attempt, action, key, digest, request, labels, status, at, started_at)
+            $27::text[], $28::text[], $29::text[], $30::timestamptz[], $31::timestamptz[], $71::timestamptz[])
+            as e (id, run_id, step, attempt, action, key, digest, request, labels, status, at, started_at, goes_at)
         where (e.run_id in (select id from accepted)) is true
     ),
     changed as (
@@ -89,10 +89,11 @@ pub(super) const WIDE_ARMS: &str = ",
             request = coalesce(e.request::jsonb, f.request),
             response = coalesce(e.response::jsonb, f.response),
             started_at = coalesce(f.started_at, e.started_at),
-            ended_at = coalesce(e.ended_at, f.ended_at)
+            ended_at = coalesce(e.ended_at, f.ended_at),
+            goes_at = case when e.status = 'proposed' then e.goes_at else f.goes_at end
         from unnest($32::uuid[], $33::uuid[], $34::text[], $35::bytea[], $36::text[], $37::text[],
-            $38::timestamptz[], $39::timestamptz[])
-            as e (id, run_id, status, digest, request, response, started_at, ended_at)
+            $38::timestamptz[], $39::timestamptz[], $72::timestamptz[])
+            as e (id, run_id, status, digest, request, response, started_at, ended_at, goes_at)
         where f.id = e.id and (e.run_id in (select id from accepted)) is true
     ),
     asked as (

@@ -419,4 +419,5 @@ fn push_rows<'a>(rows: &'a Rows, params: &mut Vec<&'a (dyn ToSql + Sync)>) {
     ]);
     let settled = &rows.settled;
     params.extend::<[&(dyn ToSql + Sync); 4]>([&settled.id, &settled.run_id, &settled.cost, &settled.at]);
+    params.extend::<[&(dyn ToSql + Sync); 2]>([&new.goes_at, &changed.goes_at]);
 }

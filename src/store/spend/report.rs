@@ -147,6 +147,33 @@ impl Store {
         Ok(client.query(statement, &[&accounts]).await?.iter().map(balance).collect())
     }
 
+    /// The shares of limits that were passed and that the owner was not told of, at most a hundred.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn untold_thresholds(&self) -> Result<Vec<Threshold>, StoreError> {
+        let client = self.client().await?;
+        let statement = client
+            .prepare_cached(
+                "select account, percent, limit_micros, passed_at, told_at from spend_thresholds
+                 where told_at is null order by passed_at limit 100",
+            )
+            .await?;
+        Ok(client.query(&statement, &[]).await?.iter().map(threshold).collect())
+    }
+
+    /// The owner was told of this one.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn threshold_told(&self, account: &str, percent: i32) -> Result<(), StoreError> {
+        let client = self.client().await?;
+        let statement = "update spend_thresholds set told_at = now() where account = $1 and percent = $2";
+        let statement = client.prepare_cached(statement).await?;
+        client.execute(&statement, &[&account, &percent]).await?;
+        Ok(())
+    }
+
     /// The shares of their limits that these accounts have passed.
     ///
     /// # Errors
@@ -156,13 +183,16 @@ impl Store {
         let statement = "
             select account, percent, limit_micros, passed_at, told_at from spend_thresholds
             where account = any($1::text[]) order by account, percent";
-        let threshold = |row: &Row| Threshold {
-            account: row.get(0),
-            percent: row.get(1),
-            limit_micros: row.get(2),
-            passed_at: row.get(3),
-            told_at: row.get(4),
-        };
         Ok(client.query(statement, &[&accounts]).await?.iter().map(threshold).collect())
+    }
+}
+
+fn threshold(row: &Row) -> Threshold {
+    Threshold {
+        account: row.get(0),
+        percent: row.get(1),
+        limit_micros: row.get(2),
+        passed_at: row.get(3),
+        told_at: row.get(4),
     }
 }

@@ -60,7 +60,17 @@ pub async fn ask(models: &Models, agent: &Agent, with: &Value, label: Label) -> 
     let outside = Outside(models);
     let (limit, tools, witness) = (PATIENCE, &outside, &outside);
     let (call, answer) = models
-        .answer(Asked { agent, with, label, limit, payer: &payer, tools, witness, keeping: None })
+        .answer(Asked {
+            rounds: &[],
+            agent,
+            with,
+            label,
+            limit,
+            payer: &payer,
+            tools,
+            witness,
+            keeping: None,
+        })
         .await;
     call.iter().for_each(|call| outside.called(call.clone()));
     (call, answer)

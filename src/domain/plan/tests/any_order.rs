@@ -6,7 +6,7 @@ use super::*;
 
 /// Anything that can be told to a run, in any order, sensible or not.
 fn any_stimulus() -> impl Strategy<Value = u8> {
-    0u8..19
+    0u8..22
 }
 
 fn concrete(story: &Story, choice: u8) -> Stimulus {
@@ -35,9 +35,29 @@ fn concrete(story: &Story, choice: u8) -> Stimulus {
         14 => decided(Verdict::Answered { answer: json!("again") }),
         15 => decided(Verdict::Answered { answer: json!({"body": "Hi"}) }),
         16 => decided(Verdict::Expired),
+        18 => decided(Verdict::Responded { words: "shorter".into() }),
+        19 | 20 => Stimulus::CallBack { effect: held(story), by: "owner".into() },
         17 => Stimulus::LookedUp("draft".into(), super::agents::lookup(Label::Untrusted)),
         _ => Stimulus::Cancel { by: "owner".into() },
     }
+}
+
+fn held(story: &Story) -> EffectId {
+    let held = story.run.steps.values().find_map(|record| match &record.status {
+        StepStatus::Held { proposal, .. } => Some(proposal.effect),
+        _ => None,
+    });
+    held.unwrap_or(EffectId(Uuid::nil()))
+}
+
+/// A reply made of the draft, so that there is somebody to ask for another one.
+fn written(delay: u64) -> Step {
+    let with = json!({"to": "{{ input.from }}", "subject": "Re", "body": "{{ steps.draft.output.body }}"});
+    let mut reply = step("reply", &["pure"], action("email.send", with));
+    if let StepKind::Action(action) = &mut reply.kind {
+        action.delay = Some(Span::secs(delay));
+    }
+    reply
 }
 
 proptest! {
@@ -46,8 +66,9 @@ proptest! {
     fn whatever_happens_the_journal_folds_to_the_same_run_and_nothing_goes_out_unapproved(
         choices in proptest::collection::vec((any_stimulus(), 0i64..40), 1..40),
         repeat in prop_oneof![Just(Repeat::Natural), Just(Repeat::Probe), Just(Repeat::None)],
+        delay in prop_oneof![Just(0u64), Just(30)],
     ) {
-        let mut story = Story::new(vec![draft("draft", &[]), noop("pure", &["draft"]), reply("reply", &["pure"])]);
+        let mut story = Story::new(vec![draft("draft", &[]), noop("pure", &["draft"]), written(delay)]);
         story.repeat = repeat;
         story.tick();
         for (choice, seconds) in choices {
@@ -85,7 +106,10 @@ fn check_approvals(journal: &[Entry]) -> Result<(), TestCaseError> {
                 prop_assert_eq!(approved, Some(*digest));
                 prop_assert_eq!(action.digest(), *digest);
             }
-            Event::EffectSucceeded { .. } => approved = None,
+            // Whoever calls something back takes his word for it back; whoever wants another draft gives none.
+            Event::EffectSucceeded { .. } | Event::EffectCalledBack { .. } | Event::DraftReturned(_) => {
+                approved = None;
+            }
             _ => {}
         }
     }
