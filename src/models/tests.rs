@@ -3,6 +3,7 @@
 
 mod agents;
 mod classes;
+mod endpoint;
 mod faults;
 mod money;
 mod queue;

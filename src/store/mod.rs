@@ -17,6 +17,7 @@
 
 pub mod admission;
 pub mod audit;
+pub mod batches;
 pub mod breakers;
 pub mod calls;
 pub mod effects;

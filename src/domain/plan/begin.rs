@@ -101,11 +101,12 @@ impl Planner<'_, '_> {
         }
     }
 
-    fn begin_agent(&mut self, step: &Step, agent: &AgentStep) -> Begun {
+    pub(super) fn begin_agent(&mut self, step: &Step, agent: &AgentStep) -> Begun {
         let scope = self.scope(&step.id);
         let (with, label) = (scope.fill(&agent.with)?, scope.label(&agent.with)?);
         drop(scope);
-        self.tasks.push(Task::Agent { step: step.id.clone(), with, label });
+        let batched = self.run.record(&step.id).batched;
+        self.tasks.push(Task::Agent { step: step.id.clone(), with, label, batched });
         Ok(Ok(()))
     }
 

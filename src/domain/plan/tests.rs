@@ -2,6 +2,7 @@
 
 mod agents;
 mod any_order;
+mod batches;
 mod every_kind;
 mod kinds;
 
@@ -18,7 +19,7 @@ use crate::domain::event::{Ask, ErrorKind, Opened};
 use crate::domain::ids::WorkflowName;
 use crate::domain::retry::Retry;
 use crate::domain::step::StepStatus;
-use crate::domain::workflow::{ActionStep, Agent, AgentStep, ReviewStep, Step, StepKind};
+use crate::domain::workflow::{ActionStep, Agent, AgentStep, Mode, ReviewStep, Step, StepKind};
 
 /// A run with everything planning rests on; `learn` is what the run actor does, without the actor.
 struct Story {
@@ -173,7 +174,7 @@ fn reply(id: &str, needs: &[&str]) -> Step {
 
 fn draft(id: &str, needs: &[&str]) -> Step {
     let with = json!({"text": "{{ input.body }}"});
-    step(id, needs, StepKind::Agent(AgentStep { agent: "writer".into(), with }))
+    step(id, needs, StepKind::Agent(AgentStep { agent: "writer".into(), with, mode: Mode::Now }))
 }
 
 fn failure(kind: ErrorKind) -> StepError {

@@ -3,10 +3,11 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::domain::ids::{CallId, HappeningId};
 
 /// Anything that can be told to a run, in any order, sensible or not.
 fn any_stimulus() -> impl Strategy<Value = u8> {
-    0u8..19
+    0u8..21
 }
 
 fn concrete(story: &Story, choice: u8) -> Stimulus {
@@ -36,6 +37,13 @@ fn concrete(story: &Story, choice: u8) -> Stimulus {
         15 => decided(Verdict::Answered { answer: json!({"body": "Hi"}) }),
         16 => decided(Verdict::Expired),
         17 => Stimulus::LookedUp("draft".into(), super::agents::lookup(Label::Untrusted)),
+        18 => answered("draft", Answer::Batched(CallId(Uuid::from_u128(3)))),
+        19 => Stimulus::Happened {
+            step: "draft".into(),
+            happening: HappeningId(Uuid::from_u128(4)),
+            data: json!({}),
+            label: Label::System,
+        },
         _ => Stimulus::Cancel { by: "owner".into() },
     }
 }
