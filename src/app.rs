@@ -167,7 +167,8 @@ impl Service {
         let announcement = Announcement::make(&state, door.engine().node(), &format!("http://{address}"))?;
         let email_secret = SecretRef::Env(EMAIL_HOOK_SECRET.into()).resolve();
         let web = Web::new(definitions.channels.public_url.clone().map_or_else(|| local_url(address), Ok)?);
-        let api = ApiState::new(door.clone(), definitions.clone(), &token, email_secret, web).with_slack(slack);
+        let api =
+            ApiState::new(door.clone(), definitions.clone(), &token, email_secret, web).with_slack(slack);
         let router = ui::serve(api.clone());
         let (stop_listening, stopped) = oneshot::channel::<()>();
         let serving = axum::serve(listener, router).with_graceful_shutdown(stopped.map(|_| ()));

@@ -20,6 +20,8 @@ pub const RUN_OPENED: &str = "run.opened";
 pub const MODEL_RESERVED: &str = "model.reserved";
 /// A model call has been made; nobody has been told. Only where a model costs something.
 pub const MODEL_CALLED: &str = "model.called";
+/// A batch of model calls has begun; nobody has noted it. Not in [`ALL`]: only steps that may wait come here.
+pub const BATCH_SUBMITTED: &str = "batch.submitted";
 /// An agent has answered; its output is not durable yet.
 pub const AGENT_ANSWERED: &str = "agent.answered";
 /// A tool has answered an agent; nothing of its attempt's answer is known yet. Not in [`ALL`]: the mails of the

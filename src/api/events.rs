@@ -51,8 +51,11 @@ pub(super) async fn publish(
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     let Event { event, matches, data, label } = event;
     let bad = |detail: String| Err(Problem::new(Kind::BadRequest, detail));
-    if event.is_empty() || event.len() > MAX_NAME || event == RUN_FINISHED {
-        return bad(format!("`event` has 1 to {MAX_NAME} bytes and is not Steward's own `{RUN_FINISHED}`"));
+    if event.is_empty() || event.len() > MAX_NAME {
+        return bad(format!("`event` has 1 to {MAX_NAME} bytes"));
+    }
+    if let Some(own) = [RUN_FINISHED, Topic::CALL_ANSWERED].into_iter().find(|own| *own == event) {
+        return bad(format!("`{own}` is Steward's own: nobody else brings it"));
     }
     if matches.len() > MAX_MATCH {
         return bad(format!("`match` has at most {MAX_MATCH} bytes"));

@@ -122,7 +122,7 @@ fn show(call: &Value) -> Result<(), Fail> {
     for name in named {
         out::line(&format!("{name:14} {}", out::plain(&text(call, name))))?;
     }
-    for name in ["attempt", "input_tokens", "output_tokens", "cost_micros", "millis", "cached"] {
+    for name in ["attempt", "input_tokens", "output_tokens", "cost_micros", "millis", "cached", "batch"] {
         out::line(&format!("{name:14} {}", call[name]))?;
     }
     for name in ["request", "response"] {

@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::api::audit::LINES;
 use crate::api::auth::CLI_AGENT;
 use crate::app::presence::somebody_is_at;
+use crate::cli::watch::{Event, Events};
 use crate::cli::{Common, Fail};
 
 /// How long the service may take to accept a connection: it is near, or it is not there.
@@ -20,6 +21,9 @@ const CONNECT: Duration = Duration::from_secs(5);
 
 /// How long an answer may take: longer than the service gives its slowest request.
 const ANSWER: Duration = Duration::from_secs(620);
+
+/// How long one stream of events is listened to before it is asked for anew.
+const STREAM: Duration = Duration::from_secs(6 * 3600);
 
 /// What to do when nobody answers.
 const MEND: &str = "start it with `steward up`";
@@ -115,6 +119,35 @@ impl Client {
             }
         }
         last.ok_or_else(|| Fail::Refused(format!("{} does not answer like Steward", self.base)))
+    }
+
+    /// `GET path` as server-sent events, from behind `last` on, until the service or the connection ends them.
+    ///
+    /// # Errors
+    /// As [`Client::get`], and what `each` gives.
+    pub async fn events(
+        &self,
+        path: &str,
+        last: Option<&str>,
+        mut each: impl FnMut(Event) -> Result<(), Fail>,
+    ) -> Result<(), Fail> {
+        let mut request = self.request(Method::GET, path)?.timeout(STREAM);
+        if let Some(last) = last {
+            request = request.header("last-event-id", last);
+        }
+        let mut reply = request.send().await.map_err(|error| self.unreachable(&error))?;
+        let status = reply.status();
+        if !status.is_success() {
+            let problem = reply.bytes().await.ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+            return Err(refused(status, problem.as_ref()));
+        }
+        let mut events = Events::default();
+        while let Ok(Some(chunk)) = reply.chunk().await {
+            for event in events.add(&chunk) {
+                each(event)?;
+            }
+        }
+        Ok(())
     }
 
     /// `POST path` with a JSON body and perhaps one header.

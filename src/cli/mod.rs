@@ -27,6 +27,7 @@ pub mod runs;
 pub mod schedules;
 pub mod spend;
 pub mod up;
+pub mod watch;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -55,7 +56,7 @@ enum Command {
     Check(check::CheckArgs),
     /// Open a run
     Run(run::RunArgs),
-    /// List, show, cancel, hold, retry and rerun runs
+    /// List, show, watch, cancel, hold, retry and rerun runs
     Runs(runs::RunsArgs),
     /// Hold everything, or a workflow: nothing begins any more
     Pause(pause::PauseArgs),
@@ -229,6 +230,7 @@ mod tests {
             "run w",
             "runs list",
             "runs show x",
+            "runs watch x",
             "reviews approve x",
             "reviews respond x shorter",
             "reviews approve-all x y",

@@ -19,6 +19,15 @@ pub fn line(text: &str) -> Result<(), Fail> {
     write(&mut io::stdout().lock(), text)
 }
 
+/// Writes a piece of a line to stdout.
+///
+/// # Errors
+/// As [`line()`].
+pub fn piece(text: &str) -> Result<(), Fail> {
+    let mut stdout = io::stdout().lock();
+    done(write!(stdout, "{text}").and_then(|()| stdout.flush()))
+}
+
 /// Writes JSON to stdout; serde escapes control characters by itself.
 ///
 /// # Errors
@@ -33,7 +42,11 @@ pub fn note(text: &str) {
 }
 
 fn write(to: &mut impl Write, text: &str) -> Result<(), Fail> {
-    match writeln!(to, "{text}").and_then(|()| to.flush()) {
+    done(writeln!(to, "{text}").and_then(|()| to.flush()))
+}
+
+fn done(written: io::Result<()>) -> Result<(), Fail> {
+    match written {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),
     }

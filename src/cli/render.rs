@@ -5,6 +5,7 @@ use serde_json::Value;
 use crate::api::view::{RunView, StepView, Wait};
 use crate::cli::ids::short;
 use crate::cli::out::{cut, moment, plain};
+use crate::domain::event::Topic;
 use crate::domain::money::Money;
 
 /// Lines of a text that are shown of one artifact; the whole is in `--json`.
@@ -152,7 +153,10 @@ fn waiting(wait: &Wait, width: usize, paint: &Paint) -> Vec<String> {
         }
         Wait::Event { step, event, matches, until } => {
             let until = until.map(|at| format!(" until {}", moment(&at.to_string()))).unwrap_or_default();
-            let text = format!("`{step}` waits for {event} about {matches}{until}");
+            let text = match event.as_str() {
+                Topic::CALL_ANSWERED => format!("`{step}` waits for a batch of model calls{until}"),
+                _ => format!("`{step}` waits for {event} about {matches}{until}"),
+            };
             vec![paint.on(Tone::Asks, &cut(&text, width))]
         }
         Wait::Moment { step, at } => {

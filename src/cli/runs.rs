@@ -1,4 +1,4 @@
-//! `steward runs`: list, show, cancel, hold, let go, go on, do anew.
+//! `steward runs`: list, show, watch, cancel, hold, let go, go on, do anew.
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::cli::client::Client;
 use crate::cli::render::render_run;
 use crate::cli::run::{bytes, parsed};
+use crate::cli::watch::watch;
 use crate::cli::{Common, Fail, ids, out};
 
 /// `steward runs`.
@@ -39,6 +40,11 @@ enum Command {
     },
     /// Draw one run: its steps, attempts, durations, cost, and what it waits for
     Show {
+        /// Its id, or six or more characters of its beginning or end
+        id: String,
+    },
+    /// Follow a run as it happens, drafts included, until it is over
+    Watch {
         /// Its id, or six or more characters of its beginning or end
         id: String,
     },
@@ -126,6 +132,7 @@ pub async fn run(args: RunsArgs) -> Result<(), Fail> {
                 false => out::line(&render_run(&parsed(run)?, out::width(), out::color())),
             }
         }
+        Command::Watch { id } => watch(&client, &ids::run(&client, &id).await?, common.json).await,
         Command::Cancel(chosen) => control(&client, &common, "cancel", chosen, json!({})).await,
         Command::Pause(chosen) => control(&client, &common, "pause", chosen, json!({})).await,
         Command::Resume(chosen) => control(&client, &common, "resume", chosen, json!({})).await,

@@ -3,6 +3,7 @@
 //! - [`workspace`]: all of them together: [`workspace::Definitions::load`] is the way in;
 //! - [`settings`], [`models`], [`connectors`], [`channels`], [`policy`], [`workflow`], [`agent`]: one struct per
 //!   file, each field says what it is;
+//! - [`inputs`]: what triggers bring;
 //! - [`document`] with [`node`]: YAML that remembers where everything stands; [`structure`]: its shape;
 //!   `check`: its meaning; [`problem`]: what the owner is told;
 //! - [`schemas`]: the JSON Schemas editors use; [`template`]: the workspace an owner starts from;
@@ -13,6 +14,7 @@ pub mod channels;
 mod check;
 pub mod connectors;
 pub mod document;
+pub mod inputs;
 pub mod models;
 mod nearest;
 pub mod node;

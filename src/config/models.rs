@@ -96,9 +96,21 @@ pub struct Provider {
     /// Whether it has `/embeddings`.
     #[serde(default = "yes")]
     pub embeddings: bool,
-    /// Whether it has `/files` and `/batches`, at half the price.
+    /// Whether it has `/files` and `/batches`, at half the price; steps with `mode: batch` then wait for those.
     #[serde(default)]
     pub batch: bool,
+    /// The most calls in one batch, 1 to 10000; so many are sent at once.
+    #[serde(default = "some_hundred")]
+    #[schemars(range(min = 1, max = 10_000))]
+    pub batch_size: u32,
+    /// How long the first call of a batch waits for others.
+    #[serde(default = "a_minute")]
+    #[schemars(with = "String", extend("format" = "span"))]
+    pub batch_within: Span,
+    /// How often it is looked whether a batch is done.
+    #[serde(default = "a_minute")]
+    #[schemars(with = "String", extend("format" = "span"))]
+    pub batch_look: Span,
     /// Whether a stream ends with its usage when asked to (`stream_options`).
     #[serde(default = "yes")]
     pub stream_usage: bool,
@@ -281,6 +293,10 @@ impl<'de> Deserialize<'de> for Link {
                 .map_err(D::Error::custom),
         }
     }
+}
+
+fn some_hundred() -> u32 {
+    500
 }
 
 fn four() -> usize {

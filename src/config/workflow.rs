@@ -2,7 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::config::secret::SecretRef;
 use crate::domain::admission::Priority;
@@ -12,7 +12,7 @@ use crate::domain::money::Money;
 use crate::domain::retention::Keep;
 use crate::domain::retry::Backoff;
 use crate::domain::schedule::{Missed, Overlap};
-use crate::domain::workflow::OnFailure;
+use crate::domain::workflow::{Mode, OnFailure};
 
 /// The whole file.
 #[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
@@ -274,6 +274,11 @@ pub struct RawStep {
     /// With an action: always ask the owner first. By itself: a question to the owner.
     #[serde(default)]
     pub review: Option<RawReview>,
+    /// With an agent: `batch` when the answer may take up to a day; it then costs half where a provider takes
+    /// batches. `now` when absent.
+    #[serde(default)]
+    #[schemars(with = "Option<ModeName>")]
+    pub mode: Option<Mode>,
     /// What the agent or action is given: a mapping of templates.
     #[serde(default)]
     #[schemars(with = "Option<serde_json::Map<String, Value>>")]
@@ -444,6 +449,17 @@ pub struct RawRetry {
     pub max: Option<Span>,
 }
 
+/// [`Mode`] as editors know it.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "lowercase")]
+#[expect(dead_code, reason = "only its schema is used")]
+enum ModeName {
+    /// As soon as it can.
+    Now,
+    /// Within a day.
+    Batch,
+}
+
 /// [`Backoff`] as editors know it.
 #[derive(JsonSchema)]
 #[schemars(rename_all = "lowercase")]
@@ -453,49 +469,4 @@ enum BackoffName {
     Fixed,
     /// Twice the delay before.
     Exponential,
-}
-
-/// The input of a run that an email opens, as `triggers::email` makes it.
-#[must_use]
-pub fn email_input() -> Value {
-    let text = json!({"type": "string"});
-    let perhaps = json!({"type": ["string", "null"]});
-    let texts = json!({"type": "array", "items": {"type": "string"}});
-    let attachment = json!({"type": "object", "properties": {
-        "name": text, "media_type": text, "bytes": {"type": "integer"}, "sha256": text,
-    }});
-    json!({
-        "type": "object",
-        "required": ["message_id", "thread", "from", "subject", "body"],
-        "properties": {
-            "message_id": text, "thread": text, "from": text, "from_name": perhaps, "reply_to": perhaps,
-            "to": texts, "cc": texts, "subject": text, "date": perhaps,
-            "body": text, "body_truncated": {"type": "boolean"},
-            "attachments": {"type": "array", "items": attachment},
-            "auto": {"type": "boolean"}, "list": {"type": "boolean"},
-        },
-    })
-}
-
-/// The input of a run that opens for several inputs, each of which fits `item`.
-#[must_use]
-pub fn batch_input(item: &Value) -> Value {
-    json!({
-        "type": "object",
-        "required": ["items"],
-        "properties": {"items": {"type": "array", "items": item}},
-    })
-}
-
-/// What the input of a schedule may name as `schedule`.
-#[must_use]
-pub fn schedule_names() -> Value {
-    let text = json!({"type": "string"});
-    json!({
-        "type": "object",
-        "required": ["name", "at", "date", "time", "zone", "missed"],
-        "properties": {
-            "name": text, "at": text, "date": text, "time": text, "zone": text, "missed": {"type": "integer"},
-        },
-    })
 }

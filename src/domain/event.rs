@@ -453,6 +453,9 @@ pub struct ModelCall {
     /// Whether the answer is an earlier one, from the cache: nobody was called, nothing was paid.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub cached: bool,
+    /// Whether it went with others in a batch, at half the price; `millis` is then from the gathering on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub batch: bool,
     /// Where the request and the answer are kept; `None` for what was never sent, and for built-in models.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub call: Option<CallId>,

@@ -9,11 +9,13 @@
 //! - [`judging`] gathers what policy's ruling rests on;
 //! - [`hold`] gives the owner time to call an effect back, [`respond`] gives a draft back to its agent;
 //! - [`asking`] asks about agents' steps, [`sample`] shows the owner a share of what is allowed, [`money`] asks whether something may cost more;
+//! - [`batches`] lets agents' steps wait for what went into a batch;
 //! - [`lists`] works through lists, [`waits`] waits for events, moments and other runs;
 //! - [`ending`] brings a run to its end and undoes what it did; [`again`] lets an ended run go on.
 
 pub mod again;
 mod asking;
+mod batches;
 pub mod begin;
 pub mod decide;
 mod ending;
@@ -38,7 +40,7 @@ use crate::domain::action::{Action, Repeat};
 use crate::domain::budget::Shortage;
 use crate::domain::digest::Digest;
 use crate::domain::event::{Event, ModelCall, Outcome, Proposal, StepError, ToolCall, Topic, Verdict};
-use crate::domain::ids::{EffectId, HappeningId, ReviewId, RunId, StepId, WorkflowName};
+use crate::domain::ids::{CallId, EffectId, HappeningId, ReviewId, RunId, StepId, WorkflowName};
 use crate::domain::label::Label;
 use crate::domain::ladder::Terms;
 use crate::domain::policy::Policy;
@@ -211,6 +213,8 @@ pub enum Answer {
     },
     /// A model could have been asked, but a budget does not hold enough: the owner may allow more.
     Short(Shortage),
+    /// Not yet: this call goes into a batch.
+    Batched(CallId),
     /// Not at all, for now or for good.
     Failed(StepError),
 }
@@ -241,6 +245,8 @@ pub enum Task {
         with: Value,
         /// Where that came from.
         label: Label,
+        /// The call that went into a batch, and is to be gone on with.
+        batched: Option<CallId>,
     },
     /// Read from memory.
     Read {

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::domain::event::{Ask, ErrorKind, Event, Opened, Outcome, Returned, Verdict};
-use crate::domain::ids::{EffectId, HappeningId, ReviewId, RunId, StepId};
+use crate::domain::ids::{CallId, EffectId, HappeningId, ReviewId, RunId, StepId};
 use crate::domain::label::Label;
 use crate::domain::step::StepStatus;
 use crate::domain::template::step_of;
@@ -63,6 +63,9 @@ pub struct StepRecord {
     pub repeats: u32,
     /// What its model calls cost, millionths of the currency.
     pub cost_micros: i64,
+    /// Its call of a model that went into a batch, until the journal tells how that ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batched: Option<CallId>,
     /// What the owner was last asked to allow beyond all limits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub asked_micros: Option<i64>,
@@ -117,6 +120,7 @@ impl StepRecord {
         reviews: 0,
         repeats: 0,
         cost_micros: 0,
+        batched: None,
         asked_micros: None,
         began_at: None,
         effect: None,
@@ -309,7 +313,13 @@ impl Run {
                 record.repeats += u32::from(*again);
                 record.started_at = Some(at);
             }
-            Event::ModelCalled { call, .. } => record.cost_micros += call.cost_micros,
+            Event::WaitBegan { topic: Some(topic), .. } => record.batched = topic.call(),
+            Event::ModelCalled { call, .. } => {
+                record.cost_micros += call.cost_micros;
+                if call.batch {
+                    record.batched = None;
+                }
+            }
             _ => {}
         }
         Ok(())

@@ -291,7 +291,32 @@ pub struct AgentStep {
     pub agent: AgentName,
     /// What it is given: a mapping of templates.
     pub with: Value,
+    /// Whether the answer may take its time.
+    #[serde(default, skip_serializing_if = "Mode::is_default")]
+    pub mode: Mode,
 }
+
+/// How soon an agent is to answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// As soon as it can.
+    #[default]
+    Now,
+    /// Within a day, at half the price where a provider has a batch interface; as [`Mode::Now`] elsewhere.
+    Batch,
+}
+
+impl Mode {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks by reference")]
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// How long a step waits for what went into a batch: providers take at most a day once they have it, and
+/// an hour before and after that for sending and fetching. Then its model is asked at once.
+pub const BATCH_WAIT: Span = Span::secs(26 * 3600);
 
 /// A step that proposes an action.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]

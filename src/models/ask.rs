@@ -17,6 +17,7 @@ use crate::models::error::{Kind, ModelError};
 use crate::models::estimate;
 use crate::models::gateway::{Gateway, Outcome};
 use crate::models::ledger::{Reservation, charge};
+use crate::models::price::Tariff;
 use crate::models::schema::extract_json;
 use crate::models::wire::{Choice, Reply, Request};
 use crate::models::{Remote, error::clipped, otel};
@@ -153,14 +154,22 @@ impl Walk<'_> {
             self.tale.hear(target.name, target.part.as_deref()).filter(|_| target.remote.streaming);
         let turn = if request.tools.is_empty() { 0 } else { turn };
         let span = self.span(target, &request);
-        let making = self.making(target, &mut request, turn);
+        let mut making = self.making(target, &mut request, turn);
+        let batched = self.take_batched(target.name);
         let hit = match &making {
-            Some(making) => making.look().await,
-            None => None,
+            Some(making) if batched.is_none() => making.look().await,
+            _ => None,
         };
-        let (call, paid) = match &hit {
-            Some(hit) => (Outcome { result: Ok(hit.reply.clone()), took: Duration::ZERO }, None),
-            None => self.made(target, &request, &span).await?,
+        let (call, paid) = match (&hit, &batched) {
+            (_, Some(batched)) => self.came(target, &request, batched, making.as_mut()),
+            (Some(hit), None) => (Outcome { result: Ok(hit.reply.clone()), took: Duration::ZERO }, None),
+            (None, None) => match self.made(target, &request, &span).await {
+                Ok(made) => made,
+                Err(unpaid) => {
+                    otel::unmade(&span, &unpaid.error);
+                    return Err(unpaid);
+                }
+            },
         };
         let judged = self.judged(&call, &request);
         let reply = call.result.as_ref().ok();
@@ -180,6 +189,7 @@ impl Walk<'_> {
             turn,
             part: target.part.clone(),
             cached: hit.is_some(),
+            batch: batched.is_some(),
             call: None,
         };
         if let Some(making) = making {
@@ -227,14 +237,15 @@ impl Walk<'_> {
         request: &Request,
     ) -> Result<Option<Reservation>, ModelError> {
         let ledger = &self.models.ledger;
-        let reservation = ledger.set_aside(self.asked.payer, target.name, target.remote, request).await?;
+        let reservation =
+            ledger.set_aside(self.asked.payer, target.name, target.remote, request, Tariff::Usual).await?;
         self.at_stake.lock().unwrap_or_else(PoisonError::into_inner).extend(reservation.clone());
         Ok(reservation)
     }
 
     /// What the call is charged; a reservation whose call surely never left is given back.
     fn charged(&self, call: &Outcome, remote: &Remote, reservation: &Reservation) -> Option<Paid> {
-        let cost = remote.price.as_ref().and_then(|price| charge(call, price, reservation));
+        let cost = remote.price.as_ref().and_then(|price| charge(call, price, reservation, Tariff::Usual));
         if cost.is_none() {
             self.no_longer_at_stake(reservation.id);
             self.models.ledger.release(reservation.id);
@@ -248,7 +259,7 @@ impl Walk<'_> {
     }
 
     /// A call that could not be paid is told like a try, so that the journal shows why.
-    fn unpaid(&self, target: &Target<'_>, error: ModelError) -> ModelError {
+    pub(crate) fn unpaid(&self, target: &Target<'_>, error: ModelError) -> ModelError {
         self.tale.called(ModelCall {
             model: target.name.to_owned(),
             outcome: error.to_string(),
@@ -275,9 +286,9 @@ impl Walk<'_> {
 }
 
 /// A call that was paid: what settles it.
-struct Paid {
-    reservation: ReservationId,
-    cost_micros: i64,
+pub(crate) struct Paid {
+    pub(crate) reservation: ReservationId,
+    pub(crate) cost_micros: i64,
 }
 
 /// Why the question does not fit the model: some servers would cut it off without a word.

@@ -2,13 +2,15 @@
 //! the agent's schema, and once more along the tier that goes over the draft, if the agent has one.
 //! Built-in models are asked here, the others in [`crate::models::ask`].
 
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::tz::TimeZone;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use tokio::sync::OnceCell;
 
+use crate::config::models::BUILT_IN;
 use crate::domain::budget::{Exhausted, Shortage};
 use crate::domain::event::{ErrorKind, ModelCall, StepError};
 use crate::domain::label::Label;
@@ -24,6 +26,7 @@ use crate::models::ledger::Reservation;
 use crate::models::schema::{OutputError, without_nul};
 use crate::models::witness::Tale;
 use crate::models::{Asked, Inner};
+use crate::store::batches::BatchCall;
 use crate::time::wall;
 
 /// One agent on its way along its tiers.
@@ -38,10 +41,12 @@ pub(crate) struct Walk<'a> {
     pub(crate) at_stake: Mutex<Vec<Reservation>>,
     /// What the encoder said, once it was asked.
     verdict: OnceCell<Option<Verdict>>,
+    /// A call that came back from its batch, until its model's turn.
+    batched: Mutex<Option<BatchCall>>,
 }
 
 /// An output, valid under the agent's schema.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub(crate) struct Given {
     pub(crate) output: Value,
     pub(crate) label: Label,
@@ -53,15 +58,23 @@ impl<'a> Walk<'a> {
         let (agent, witness) = (asked.agent, asked.witness);
         let deadline = Instant::now() + asked.limit;
         let (tale, at_stake, verdict) = (Tale::new(witness), Mutex::default(), OnceCell::new());
-        Self { models, asked, agent, deadline, tale, at_stake, verdict }
+        let batched = Mutex::new(asked.keeping.and_then(|keeping| keeping.batched.cloned()));
+        Self { models, asked, agent, deadline, tale, at_stake, verdict, batched }
     }
 
     /// Walks from the first model to the last.
     pub(crate) async fn run(self) -> (Option<ModelCall>, Answer) {
-        let found = match (self.along(&self.agent.tier, None).await, &self.agent.finalize) {
+        // What went over a draft in a batch came back with it.
+        let draft = self.batched().as_ref().and_then(|batched| batched.draft.clone());
+        let found = match draft.and_then(|draft| serde_json::from_value(draft).ok()) {
+            Some(draft) => Ok(draft),
+            None => self.along(&self.agent.tier, None).await,
+        };
+        let found = match (found, &self.agent.finalize) {
             (Ok(draft), Some(tier)) => self.along(tier, Some(&draft)).await,
             (found, _) => found,
         };
+        self.tell_unused();
         let answer = match found {
             Ok(Given { output, label, confidence }) => Answer::Output { output, label, confidence },
             Err(answer) => answer,
@@ -77,11 +90,34 @@ impl<'a> Walk<'a> {
             return Err(Answer::Failed(StepError::new(ErrorKind::Invalid, message)));
         };
         let mut failures = Failures { tier, of: Vec::new() };
-        for link in chain {
+        // A tier waits for a batch once: it goes on where it stood, and what follows is asked at once.
+        let came = self.batched().as_ref().map(|batched| batched.model.clone());
+        let stood = chain.iter().position(|link| Some(&link.model) == came.as_ref());
+        for (place, link) in chain.iter().enumerate() {
             let model = &link.model;
-            if let Err(error) = self.applies(link).await {
+            if stood.is_some_and(|stood| place < stood) {
+                failures.of.push((model, passed_before()));
+                continue;
+            }
+            if stood != Some(place)
+                && let Err(error) = self.applies(link).await
+            {
                 failures.of.push((model, error));
                 continue;
+            }
+            if came.is_none() && !BUILT_IN.contains(&model.as_str()) {
+                match self.put_off(model, draft).await {
+                    Ok(Some(call)) => return Err(Answer::Batched(call)),
+                    Ok(None) => {}
+                    Err(error) => {
+                        let short = error.shortage.clone();
+                        failures.of.push((model, error));
+                        if let Some(answer) = short.and_then(|short| self.exhausted(*short)) {
+                            return Err(answer);
+                        }
+                        continue;
+                    }
+                }
             }
             let answer = match (model.as_str(), draft) {
                 ("owner", draft) => return Err(self.owner(&failures, draft)),
@@ -173,6 +209,10 @@ impl<'a> Walk<'a> {
             return answer;
         }
         Err(self.too_late(name))
+    }
+
+    pub(crate) fn batched(&self) -> MutexGuard<'_, Option<BatchCall>> {
+        self.batched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is left of the step's time.
@@ -287,6 +327,11 @@ impl Failures<'_> {
             }
         }
     }
+}
+
+/// A model before the one whose call went into a batch.
+fn passed_before() -> ModelError {
+    ModelError::new(Kind::Inapplicable, "it gave none before a batch was waited for; the journal says why")
 }
 
 pub(crate) fn outcome<T>(result: &Result<T, ModelError>) -> String {

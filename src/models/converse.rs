@@ -158,7 +158,7 @@ impl Walk<'_> {
     }
 
     /// No turn begins once the agent's tokens are used up, and none may write more than is left of them.
-    fn within_tokens(&self, target: &Target<'_>, request: &mut Request) -> Result<(), ModelError> {
+    pub(crate) fn within_tokens(&self, target: &Target<'_>, request: &mut Request) -> Result<(), ModelError> {
         let Some(limit) = self.agent.token_limit else { return Ok(()) };
         let left = limit.saturating_sub(self.tale.tokens());
         if left == 0 {

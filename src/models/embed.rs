@@ -22,6 +22,7 @@ use crate::models::error::{Kind, ModelError};
 use crate::models::estimate::{self, BYTES_PER_TOKEN};
 use crate::models::gateway::Gateway;
 use crate::models::ledger::charge;
+use crate::models::price::Tariff;
 use crate::models::wire::{Reply, Request};
 use crate::models::{Models, Remote, otel};
 use crate::store::{Store, StoreError};
@@ -216,7 +217,7 @@ impl Inner {
     ) -> Result<Vec<Vec<f32>>, ModelError> {
         let ledger = self.models.ledger();
         let payer = Payer::workspace(gateway.patience());
-        let reserved = ledger.set_aside(&payer, &self.name, remote, request).await?;
+        let reserved = ledger.set_aside(&payer, &self.name, remote, request, Tariff::Usual).await?;
         if reserved.is_some() {
             failpoint::hit(failpoint::MODEL_RESERVED);
         }
@@ -229,7 +230,7 @@ impl Inner {
         }
         let mut cost = None;
         if let (Some(reserved), Some(price)) = (&reserved, &remote.price) {
-            cost = charge(&call, price, reserved);
+            cost = charge(&call, price, reserved, Tariff::Usual);
             match cost {
                 Some(cost) => ledger.settle(reserved.id, cost),
                 None => ledger.release(reserved.id),

@@ -12,7 +12,7 @@ use tiktoken_rs::CoreBPE;
 use crate::config::models::{Price, Tokenizer};
 use crate::domain::workflow::Agent;
 use crate::models::Remote;
-use crate::models::price;
+use crate::models::price::{self, Tariff};
 use crate::models::wire::{Reply, Request, Usage};
 
 /// What a chat template puts around a question, tokens: OpenAI's takes three for each message and some
@@ -88,10 +88,10 @@ pub(crate) fn question(request: &Request, model: &Remote) -> u64 {
 
 /// The most that the call can cost, millionths of the workspace's currency: everything read at the full
 /// price, and as much written as is allowed. Nothing for a model without a price.
-pub(crate) fn worst(request: &Request, model: &Remote) -> i64 {
+pub(crate) fn worst(request: &Request, model: &Remote, tariff: Tariff) -> i64 {
     let usage =
         Usage { read: question(request, model), written: request.max_tokens.into(), ..Usage::default() };
-    model.price.as_ref().map_or(0, |price: &Price| price::cost(price, &usage))
+    model.price.as_ref().map_or(0, |price: &Price| price::cost(price, &usage, tariff))
 }
 
 fn length(text: &str) -> u64 {

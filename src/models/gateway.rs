@@ -84,6 +84,7 @@ pub(crate) struct Gateway {
     actor: ActorRef<Message>,
     timeout: Duration,
     trouble: watch::Receiver<Option<Trouble>>,
+    endpoint: Endpoint,
 }
 
 impl Gateway {
@@ -111,13 +112,14 @@ impl Gateway {
             publish,
             calls: JoinSet::new(),
         };
-        let actor = GatewayActor { name: Arc::clone(&name), endpoint, timeout, concurrency };
+        let actor =
+            GatewayActor { name: Arc::clone(&name), endpoint: endpoint.clone(), timeout, concurrency };
         // Unnamed: names are process-global, and two workspaces may use the same provider.
         let (actor, _) = match supervisor {
             Some(supervisor) => Actor::spawn_linked(None, actor, state, supervisor).await?,
             None => Actor::spawn(None, actor, state).await?,
         };
-        Ok(Self { name, actor, timeout, trouble })
+        Ok(Self { name, actor, timeout, trouble, endpoint })
     }
 
     /// The provider's name.
@@ -128,6 +130,16 @@ impl Gateway {
     /// The longest that a call can take, with its wait in the queue.
     pub(crate) fn patience(&self) -> Duration {
         self.timeout * 2 + GRACE
+    }
+
+    /// The way past the queue, for what is no call: batches. Whoever takes it says what he found ([`Gateway::report`]).
+    pub(crate) fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// What went past the queue has failed: the breaker counts it.
+    pub(crate) fn report(&self, error: &ModelError) {
+        let _ = self.actor.cast(Message::Failed(verdict(&Err(error.clone()))));
     }
 
     /// Calls the provider. At most `timeout` in the queue and `timeout` on the wire.
@@ -203,6 +215,8 @@ enum Message {
     Ready,
     /// A call is over.
     Finished(Box<Seen>),
+    /// Something went wrong past the queue.
+    Failed(Verdict),
     /// Another node knows something.
     Adopt(Option<Trouble>, RpcReplyPort<()>),
     /// The owner has mended it.
@@ -230,6 +244,7 @@ impl Actor for GatewayActor {
             Message::Call(call) => state.enqueue(*call),
             Message::Ready => state.wake = None,
             Message::Finished(seen) => state.finished(*seen, wall()),
+            Message::Failed(verdict) => state.judge(verdict, wall()),
             Message::Adopt(trouble, reply) => state.adopt(trouble, reply),
             Message::Reset(reply) => drop(reply.send(state.reset())),
             Message::Stand(reply) => drop(reply.send(state.standing())),

@@ -36,7 +36,7 @@ use crate::models::error::{Kind, ModelError};
 use crate::models::estimate::worst;
 use crate::models::gateway::Outcome;
 use crate::models::ledger::desk::Desk;
-use crate::models::price::cost;
+use crate::models::price::{Tariff, cost};
 use crate::models::wire::Request;
 use crate::store::spend::writer::Wanted;
 use crate::store::{Store, StoreError};
@@ -210,12 +210,13 @@ impl Ledger {
         name: &str,
         remote: &Remote,
         request: &Request,
+        tariff: Tariff,
     ) -> Result<Option<Reservation>, ModelError> {
         let Some(price) = &remote.price else { return Err(no_price(name, self.currency())) };
         if price.input.micros == 0 && price.output.micros == 0 {
             return Ok(None);
         }
-        let worst_micros = worst(request, remote);
+        let worst_micros = worst(request, remote, tariff);
         let ask = Ask { payer: payer.clone(), model: name.to_owned(), worst_micros };
         Ok(Some(self.reserve(ask).await?))
     }
@@ -279,10 +280,15 @@ fn no_price(name: &str, currency: &str) -> ModelError {
 /// What a call is charged that went to the gateway; `None` when it surely never left: then its reservation
 /// is released. A reply costs what its usage says, or an estimate of it that is rather too high. A refusal costs
 /// nothing. An answer that did not come or broke off costs the worst case: the provider may bill it.
-pub(crate) fn charge(call: &Outcome, price: &Price, reservation: &Reservation) -> Option<i64> {
+pub(crate) fn charge(
+    call: &Outcome,
+    price: &Price,
+    reservation: &Reservation,
+    tariff: Tariff,
+) -> Option<i64> {
     match &call.result {
         Ok(reply) if reply.error.is_some() => Some(0),
-        Ok(reply) => Some(cost(price, &reply.usage())),
+        Ok(reply) => Some(cost(price, &reply.usage(), tariff)),
         Err(error) if error.billed => Some(reservation.worst_micros),
         Err(error) => match error.kind {
             Kind::Paused | Kind::Busy | Kind::Spent | Kind::Inapplicable | Kind::Exhausted => None,

@@ -6,6 +6,7 @@
 //! | `converse` | what is said with one model: the question, turns with tools, the repair turn, votes |
 //! | `tools` | what models look up, and what they are told |
 //! | `ask` | one call of a provider's model: retries, what is told of it |
+//! | `batch` | calls that may wait, at half the price |
 //! | `witness` | who is told how an answer comes about, and who hears it being written |
 //! | `gateway` | the actor per provider: fair queue, limits, breaker |
 //! | `limits`, `headers` | rate limits: the owner's, and what providers say of theirs |
@@ -23,6 +24,7 @@
 //! | `error` | the kinds of failure and what follows from each |
 
 mod ask;
+mod batch;
 mod breakers;
 mod canned;
 mod chain;
@@ -62,6 +64,7 @@ pub use self::encoder::{Encoder, EncoderError};
 pub use self::gateway::{Standing, Trouble};
 pub use self::openai::EndpointError;
 
+use self::batch::Batcher;
 use self::breakers::Keeper;
 use self::chain::Walk;
 use self::classify::Classifier;
@@ -148,6 +151,7 @@ struct Inner {
     gateways: BTreeMap<String, Result<Gateway, String>>,
     keeper: Keeper,
     ledger: Ledger,
+    batcher: Batcher,
 }
 
 /// A model of some provider.
@@ -163,6 +167,8 @@ struct Remote {
     tools: bool,
     /// Whether it can be heard while it writes.
     streaming: bool,
+    /// Whether its provider takes batches.
+    batch: bool,
     /// The most tokens that question and answer may have together.
     context: Option<u32>,
     /// The most tokens of an answer.
@@ -207,19 +213,22 @@ impl Models {
             config: config.clone(),
             tiers: config.tiers.clone(),
             remotes: remotes.collect(),
+            batcher: Batcher::new(config, &gateways, ledger.clone()),
             keeper: Keeper::new(gateways.values().flatten().cloned().collect()),
             gateways,
             ledger,
         })))
     }
 
-    /// Keeps the breakers in the database from now on: those that were open still are, and what other nodes
+    /// Looks after batches, and keeps the breakers in the database, from now on: those that were open still are, and what other nodes
     /// find out counts here, too.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn attend(&self, store: &Store) -> Result<(), StoreError> {
-        self.0.keeper.attend(store.clone()).await
+        self.0.keeper.attend(store.clone()).await?;
+        self.0.batcher.attend(store.clone());
+        Ok(())
     }
 
     /// The built-in encoder.
@@ -245,6 +254,7 @@ impl Models {
 
     /// Stops the gateways, then the ledger; calls under way end as unavailable.
     pub async fn stop(&self) {
+        self.0.batcher.stop().await;
         self.0.keeper.stop().await;
         futures_util::future::join_all(self.0.gateways.values().flatten().map(Gateway::stop)).await;
         self.0.ledger.stop().await;
@@ -267,6 +277,7 @@ impl Remote {
             max_output: model.max_output,
             tools: provider.tools,
             streaming: provider.streaming,
+            batch: provider.batch,
             tokenizer: config.tokenizer(model),
             dialect: Dialect::of(provider),
             gateway,

@@ -10,9 +10,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use async_openai::Client;
-use async_openai::config::OpenAIConfig;
+use async_openai::config::{Config, OpenAIConfig};
 use async_openai::error::OpenAIError;
 use async_openai::middleware::HttpRequestFactory;
+use reqwest::Method;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 
 use crate::config::models::{HeaderText, Provider};
@@ -151,6 +152,35 @@ impl Endpoint {
     }
 }
 
+impl Endpoint {
+    /// One request of another interface than chat; its answer, if it is a good one. The caller sets the time-out
+    /// and a bound to what he reads.
+    pub(crate) async fn fetch(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<(String, Vec<u8>)>,
+    ) -> Result<reqwest::Response, ModelError> {
+        let config = self.client.config();
+        let mut request = self.transport.http.request(method, config.url(path)).headers(config.headers());
+        if let Some((kind, body)) = body {
+            request = request.header(CONTENT_TYPE, kind).body(body);
+        }
+        let unsendable = |_| ModelError::new(Kind::Rejected, "the request could not be made");
+        let (response, _) = self.transport.send(request.build().map_err(unsendable)?).await?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let status = response.status().as_u16();
+        Err(from_body(status, &self.redacted(bounded(response, MAX_BODY).await?)))
+    }
+
+    /// What came without the secrets, which some servers repeat.
+    pub(crate) fn redacted(&self, body: Vec<u8>) -> Vec<u8> {
+        self.transport.redacted(body)
+    }
+}
+
 /// Whether the host is this machine: no proxy leads there.
 fn is_loopback(host: &str) -> bool {
     let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
@@ -212,17 +242,24 @@ impl tower::Service<HttpRequestFactory> for Transport {
 }
 
 impl Transport {
-    async fn exchange(&self, mut request: reqwest::Request) -> Result<reqwest::Response, ModelError> {
+    /// Sends a request with everything that all of them carry; the answer's beginning.
+    async fn send(&self, mut request: reqwest::Request) -> Result<(reqwest::Response, Told), ModelError> {
         request.headers_mut().remove(AUTHORIZATION); // the client sets an empty one
         for (name, value) in self.headers.iter() {
             request.headers_mut().insert(name, value.clone());
         }
+        let response = self.http.execute(request).await.map_err(|error| broken(&error))?;
+        let heard = told(response.headers(), wall());
+        *self.told.lock().unwrap_or_else(PoisonError::into_inner) = heard;
+        Ok((response, heard))
+    }
+
+    async fn exchange(&self, request: reqwest::Request) -> Result<reqwest::Response, ModelError> {
         if let Some(tape) = &self.tape {
             tape.sent(request.body().and_then(reqwest::Body::as_bytes));
         }
-        let response = self.http.execute(request).await.map_err(|error| broken(&error))?;
-        let (status, heard) = (response.status(), told(response.headers(), wall()));
-        *self.told.lock().unwrap_or_else(PoisonError::into_inner) = heard;
+        let (response, heard) = self.send(request).await?;
+        let status = response.status();
         let streamed = status.is_success() && is_stream(response.headers());
         let body = match streamed {
             true => assemble(response, self.hear.as_ref()).await?,
@@ -263,7 +300,7 @@ fn is_stream(headers: &HeaderMap) -> bool {
 }
 
 /// The whole body, if it is no longer than `longest`.
-async fn bounded(mut response: reqwest::Response, longest: usize) -> Result<Vec<u8>, ModelError> {
+pub(super) async fn bounded(mut response: reqwest::Response, longest: usize) -> Result<Vec<u8>, ModelError> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| broken(&error))? {
         if body.len() + chunk.len() > longest {

@@ -33,6 +33,7 @@ impl Walk<'_> {
             steward.model = target.name,
             steward.call = Empty,
             steward.cached = Empty,
+            steward.batch = Empty,
             steward.cost_micros = Empty,
         );
         if let Some(keeping) = &self.asked.keeping {
@@ -73,6 +74,14 @@ pub(crate) fn embedded(span: &Span, call: &Outcome, vectors: Result<usize, &Mode
     tracing::debug!(parent: span, "texts were embedded");
 }
 
+/// Adds that the call was not made: nothing could be set aside for it.
+pub(crate) fn unmade(span: &Span, error: &ModelError) {
+    span.record("error.type", tracing::field::debug(error.kind));
+    span.record("steward.cached", false);
+    span.record("steward.cost_micros", 0);
+    tracing::debug!(parent: span, "a model was not asked");
+}
+
 /// Adds how the call ended.
 pub(crate) fn ended(span: &Span, reply: Option<&Reply>, told: &ModelCall, error: Option<&ModelError>) {
     if let Some(model) = &told.answered_by {
@@ -90,6 +99,7 @@ pub(crate) fn ended(span: &Span, reply: Option<&Reply>, told: &ModelCall, error:
         span.record("steward.call", display(call));
     }
     span.record("steward.cached", told.cached);
+    span.record("steward.batch", told.batch);
     span.record("steward.cost_micros", told.cost_micros);
     tracing::debug!(parent: span, "a model was asked");
 }

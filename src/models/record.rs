@@ -18,6 +18,7 @@ use crate::domain::label::Label;
 use crate::models::ask::Target;
 use crate::models::chain::Walk;
 use crate::models::wire::{Dialect, Reply, Request};
+use crate::store::batches::{BatchCall, NewBatchCall};
 use crate::store::calls::{Body, Call, NewCall};
 use crate::store::{Store, StoreError};
 
@@ -60,6 +61,11 @@ impl Calls {
             }
         }
         (body, found)
+    }
+
+    /// Keeps a call that goes into a batch.
+    pub(crate) async fn put_off(&self, call: &NewBatchCall) -> Result<(), StoreError> {
+        self.0.store.keep_batch_call(call).await
     }
 
     async fn write(&self, call: &NewCall) -> Result<(), StoreError> {
@@ -108,6 +114,10 @@ pub struct Keeping<'a> {
     pub step: &'a StepId,
     /// In which attempt of it.
     pub attempt: u32,
+    /// Whether a call may go into a batch.
+    pub may_wait: bool,
+    /// A call that has come back from one.
+    pub batched: Option<&'a BatchCall>,
 }
 
 /// Takes down the bodies of one exchange, to the letter. An answer that came in pieces is taken down as the
@@ -153,6 +163,22 @@ pub(crate) struct Making {
 }
 
 impl Making {
+    /// It has been made already, and comes back from its batch.
+    pub(crate) fn came(&mut self, batched: &BatchCall) {
+        if let Some(call) = &mut self.call {
+            call.id = batched.ended.id;
+        }
+        let unpacked = |body: &Body| body.unpack().ok();
+        if batched.was_sent() {
+            self.tape.sent(batched.request.as_ref().and_then(unpacked).as_deref());
+        }
+        if let Ok((_, body)) = &batched.ended.how
+            && let Some(body) = unpacked(body)
+        {
+            self.tape.came(&body);
+        }
+    }
+
     /// Looks for an earlier answer that may serve.
     pub(crate) async fn look(&self) -> Option<Hit> {
         let (key, age) = self.key.as_ref()?;
@@ -237,7 +263,7 @@ async fn packed(calls: &Calls, mut call: NewCall, taped: Taped, key: Option<(Dig
 impl Walk<'_> {
     /// Prepares to keep a call; `None` where nothing is kept. From now on `request` is taken down.
     pub(crate) fn making(&self, target: &Target<'_>, request: &mut Request, turn: u32) -> Option<Making> {
-        let Keeping { calls, run, step, attempt } = self.asked.keeping?;
+        let Keeping { calls, run, step, attempt, .. } = self.asked.keeping?;
         let tape = Tape::default();
         request.tape = Some(tape.clone());
         let call = NewCall {

@@ -11,6 +11,7 @@ use crate::config::models::{Price, Tokenizer};
 use crate::domain::budget::Payer;
 use crate::models::error::clipped;
 use crate::models::ledger::charge;
+use crate::models::price::Tariff;
 use crate::models::wire::{Message, Request};
 use crate::models::{Models, Remote, Standing, chain, estimate};
 use crate::store::StoreError;
@@ -249,7 +250,10 @@ impl Models {
         };
         // A call outside of runs: the workspace pays. One that nobody settles is taken for spent in its time.
         let ledger = &self.0.ledger;
-        let reserved = match ledger.set_aside(&Payer::workspace(PATIENCE), name, remote, &request).await {
+        let reserved = match ledger
+            .set_aside(&Payer::workspace(PATIENCE), name, remote, &request, Tariff::Usual)
+            .await
+        {
             Ok(reserved) => reserved,
             Err(refusal) => return Tested { outcome: refusal.to_string(), ..tested },
         };
@@ -263,7 +267,7 @@ impl Models {
             estimate::complete(reply, &request, remote);
         }
         if let (Some(reserved), Some(price)) = (reserved, &remote.price) {
-            let cost = charge(&call, price, &reserved);
+            let cost = charge(&call, price, &reserved, Tariff::Usual);
             match cost {
                 Some(cost) => ledger.settle(reserved.id, cost),
                 None => ledger.release(reserved.id),

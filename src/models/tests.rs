@@ -4,6 +4,7 @@
 mod agents;
 mod classes;
 mod embeddings;
+mod endpoint;
 mod faults;
 mod money;
 mod queue;

@@ -372,7 +372,7 @@ pub(crate) fn from_body(status: u16, body: &[u8]) -> ModelError {
 }
 
 /// The error behind a status and an error object, or its bare text.
-fn from_error(status: u16, error: &Value) -> ModelError {
+pub(super) fn from_error(status: u16, error: &Value) -> ModelError {
     let text = error.as_str().or_else(|| error["message"].as_str()).or_else(|| error["detail"].as_str());
     let codes: Vec<&str> = ["code", "type"].iter().filter_map(|key| error[*key].as_str()).collect();
     // OpenRouter's 403 for a question that a moderator took offence at: the key is as good as before.

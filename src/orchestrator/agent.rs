@@ -9,18 +9,20 @@ use serde_json::Value;
 
 use crate::domain::budget::Payer;
 use crate::domain::event::{ErrorKind, ModelCall, StepError, ToolCall};
-use crate::domain::ids::{RunId, StepId};
+use crate::domain::ids::{CallId, RunId, StepId};
 use crate::domain::label::Label;
 use crate::domain::plan::{Answer, Stimulus};
 use crate::domain::run::{Round, Run};
-use crate::domain::workflow::{Step, StepKind, Version};
+use crate::domain::workflow::{Mode, Step, StepKind, Version};
 use crate::models::Asked;
 use crate::models::record::Keeping;
 use crate::models::witness::{Hear, Witness};
 use crate::orchestrator::engine::Engine;
 use crate::orchestrator::failpoint;
 use crate::orchestrator::live::Draft;
-use crate::orchestrator::run;
+use crate::orchestrator::{run, wait};
+use crate::store::StoreError;
+use crate::store::batches::BatchCall;
 
 /// What the models that need no provider get when the providers have used the step's time up.
 const GRACE: Duration = Duration::from_secs(15);
@@ -45,6 +47,20 @@ pub(super) struct Due {
     pub(super) payer: Payer,
     /// Which attempt of the step it is.
     pub(super) attempt: u32,
+    /// Whether a call may go into a batch.
+    pub(super) may_wait: bool,
+    /// The call that went into one.
+    pub(super) batched: Option<CallId>,
+}
+
+/// What an agent is given.
+pub(super) struct Given {
+    /// Its input.
+    pub(super) with: Value,
+    /// Where that came from.
+    pub(super) label: Label,
+    /// The call that went into a batch, and is to be gone on with.
+    pub(super) batched: Option<CallId>,
 }
 
 impl Due {
@@ -54,20 +70,23 @@ impl Due {
         run: &Run,
         version: Arc<Version>,
         step: Step,
-        with: Value,
-        label: Label,
+        given: Given,
     ) -> Self {
+        let Given { with, label, batched } = given;
         let payer = Payer::of(run, &version, &step.id, step.timeout.0 + GRACE);
         let record = run.record(&step.id);
         let (attempt, rounds) = (record.attempt, record.rounds.clone());
-        Self { actor, run: run.id, version, step, with, label, rounds, payer, attempt }
+        // What follows a failure does not wait for another batch.
+        let may_wait = record.failures == 0
+            && matches!(&step.kind, StepKind::Agent(wanted) if wanted.mode == Mode::Batch);
+        Self { actor, run: run.id, version, step, with, label, rounds, payer, attempt, may_wait, batched }
     }
 }
 
 /// Asks the agent of the step; every call but the last, and every use of a tool, is told to the run as it
 /// happens.
 pub(super) async fn ask(engine: Arc<Engine>, due: Due) -> Stimulus {
-    let Due { actor, run, version, step, with, label, rounds, payer, attempt } = due;
+    let Due { actor, run, version, step, with, label, rounds, payer, attempt, may_wait, batched } = due;
     let agent = match &step.kind {
         StepKind::Agent(wanted) => version.agents.get(&wanted.agent),
         StepKind::Action(_) | StepKind::Review(_) | StepKind::Wait(_) | StepKind::Workflow(_) => None,
@@ -75,6 +94,13 @@ pub(super) async fn ask(engine: Arc<Engine>, due: Due) -> Stimulus {
     let Some(agent) = agent else {
         let error = StepError::new(ErrorKind::Invalid, "the step's agent is not part of its version");
         return Stimulus::Answered(step.id, None, Answer::Failed(error));
+    };
+    let batched = match came_back(&engine, batched).await {
+        Ok(batched) => batched,
+        Err(error) => {
+            let error = StepError::new(ErrorKind::Unavailable, format!("the answer of a batch: {error}"));
+            return Stimulus::Answered(step.id, None, Answer::Failed(error));
+        }
     };
     let telling =
         Telling { engine: engine.clone(), actor, run, step: step.id.clone(), calls: AtomicU64::new(0) };
@@ -87,7 +113,14 @@ pub(super) async fn ask(engine: Arc<Engine>, due: Due) -> Stimulus {
         payer: &payer,
         tools: engine.tools.as_ref(),
         witness: &telling,
-        keeping: Some(Keeping { calls: &engine.calls, run, step: &step.id, attempt }),
+        keeping: Some(Keeping {
+            calls: &engine.calls,
+            run,
+            step: &step.id,
+            attempt,
+            may_wait,
+            batched: batched.as_ref(),
+        }),
     };
     let asked = engine.models.answer(asked);
     let (call, answer) = match tokio::time::timeout(step.timeout.0 + GRACE, asked).await {
@@ -99,6 +132,14 @@ pub(super) async fn ask(engine: Arc<Engine>, due: Due) -> Stimulus {
     };
     failpoint::hit(failpoint::AGENT_ANSWERED);
     Stimulus::Answered(step.id, call, answer)
+}
+
+/// What came back from a batch, or that it will not.
+async fn came_back(engine: &Engine, call: Option<CallId>) -> Result<Option<BatchCall>, StoreError> {
+    match call {
+        Some(call) => wait::until_answered(|| engine.store.take_batch_call(call)).await,
+        None => Ok(None),
+    }
 }
 
 /// Tells the run what is to be durable, and those who watch it what is being written.

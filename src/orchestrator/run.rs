@@ -441,10 +441,11 @@ impl State {
                     self.learnt.push(Stimulus::Instant(step));
                     continue;
                 }
-                Task::Agent { step, with, label } => {
+                Task::Agent { step, with, label, batched } => {
                     let definition = self.step(&step)?;
                     let version = self.version.clone();
-                    let due = agent::Due::of(myself.clone(), &self.run, version, definition, with, label);
+                    let asked = agent::Given { with, label, batched };
+                    let due = agent::Due::of(myself.clone(), &self.run, version, definition, asked);
                     (step, Box::pin(agent::ask(engine, due)))
                 }
                 Task::Read { step, action, label } => {

@@ -98,7 +98,7 @@ pub(super) async fn stop(engine: Arc<Engine>, run: RunId, by: RunId) {
 }
 
 /// A database that does not answer for a while is no answer.
-async fn until_answered<T, F: Future<Output = Result<T, StoreError>>>(
+pub(super) async fn until_answered<T, F: Future<Output = Result<T, StoreError>>>(
     ask: impl Fn() -> F,
 ) -> Result<T, StoreError> {
     loop {

@@ -13,7 +13,7 @@ use tokio_postgres::types::ToSql;
 use crate::domain::digest::Digest;
 use crate::domain::duration::Span;
 use crate::domain::event::ModelCall;
-use crate::domain::ids::{AgentName, CallId, RunId, StepId};
+use crate::domain::ids::{AgentName, CallId, ReservationId, RunId, StepId};
 use crate::store::journal::read::digest;
 use crate::store::{Store, StoreError};
 
@@ -37,7 +37,7 @@ pub const CACHE_SIZE: i64 = 10_000;
 /// A body as it is kept.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Body {
-    packed: Vec<u8>,
+    pub(super) packed: Vec<u8>,
     /// Its whole size, bytes.
     pub bytes: i64,
     /// Whether only its beginning is kept.
@@ -127,11 +127,16 @@ pub struct CallRow {
     pub provider: String,
     pub answered_by: Option<String>,
     pub input_tokens: i64,
+    pub cached_tokens: i64,
     pub output_tokens: i64,
     pub cost_micros: i64,
+    /// What paid for it.
+    pub reservation: Option<ReservationId>,
     pub millis: i64,
     pub outcome: String,
     pub cached: bool,
+    /// Whether it went with others in a batch.
+    pub batch: bool,
     pub origin: Option<CallId>,
     pub request_bytes: Option<i64>,
     pub response_bytes: Option<i64>,
@@ -154,16 +159,17 @@ pub struct Call {
 const COLUMNS: &str =
     "id, run_id, step, attempt, turn, part, agent, agent_digest, prompt_digest, model, provider,
     answered_by, input_tokens, output_tokens, cost_micros, millis, outcome, cached, origin, request_bytes,
-    response_bytes, request_clipped or response_clipped as clipped, created_at";
+    response_bytes, request_clipped or response_clipped as clipped, created_at, cached_tokens, reservation, batch";
 
 /// The call and, when it may serve again, where it is looked for: both or neither.
 const KEEP: &str = "
     with kept as (
         insert into model_calls (id, run_id, step, attempt, turn, part, agent, agent_digest, prompt_digest, model,
             provider, answered_by, input_tokens, output_tokens, cost_micros, millis, outcome, cached, origin,
-            request, request_bytes, request_clipped, response, response_bytes, response_clipped)
+            request, request_bytes, request_clipped, response, response_bytes, response_clipped, cached_tokens,
+            reservation, batch)
         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21,
-            $22, $23, $24, $25)
+            $22, $23, $24, $25, $28, $29, $30)
         returning id
     )
     insert into model_cache (key, call_id, expires_at)
@@ -192,7 +198,8 @@ impl Store {
             Some((key, span)) => (Some(&key.0[..]), span.0.as_secs_f64()),
             None => (None, 0.0),
         };
-        let params: [&(dyn ToSql + Sync); 27] = [
+        let (cached_tokens, reservation) = (number(told.cached_tokens), told.reservation.map(|paid| paid.0));
+        let params: [&(dyn ToSql + Sync); 30] = [
             &call.id.0,
             &call.run.0,
             &call.step.as_str(),
@@ -220,6 +227,9 @@ impl Store {
             &response_clipped,
             &key,
             &secs,
+            &cached_tokens,
+            &reservation,
+            &told.batch,
         ];
         client.execute(&statement, &params).await?;
         Ok(())
@@ -343,11 +353,14 @@ fn call_row(row: &Row) -> Result<CallRow, StoreError> {
         provider: row.get("provider"),
         answered_by: row.get("answered_by"),
         input_tokens: row.get("input_tokens"),
+        cached_tokens: row.get("cached_tokens"),
         output_tokens: row.get("output_tokens"),
         cost_micros: row.get("cost_micros"),
+        reservation: row.get::<_, Option<uuid::Uuid>>("reservation").map(ReservationId),
         millis: row.get("millis"),
         outcome: row.get("outcome"),
         cached: row.get("cached"),
+        batch: row.get("batch"),
         origin: row.get::<_, Option<uuid::Uuid>>("origin").map(CallId),
         request_bytes: row.get("request_bytes"),
         response_bytes: row.get("response_bytes"),

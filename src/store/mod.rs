@@ -22,6 +22,7 @@ pub mod acquaintance;
 pub mod admission;
 pub mod asides;
 pub mod audit;
+pub mod batches;
 pub mod breakers;
 pub mod calls;
 pub mod digest;

@@ -242,8 +242,8 @@ fn wait_row(wait: &Wait, clock: &Clock) -> WaitRow {
         Wait::Moment { at: None, .. } => ("A moment".to_owned(), None),
         Wait::Run { run, .. } => ("Another run".to_owned(), Some(format!("/runs/{run}"))),
         Wait::Resume { by } => (format!("You, to let it go on: held by {by}"), None),
-        Wait::Dispatch { action, until, .. } => {
-            (format!("{action} goes out {}, unless you call it back", near(*until)), None)
+        Wait::Dispatch { step, at, .. } => {
+            (format!("{step} goes out {}, unless you call it back", near(*at)), None)
         }
         Wait::Work { step, does } => (format!("{step}: {does} is under way"), None),
     };

@@ -153,7 +153,9 @@ fn begins(event: &Event) -> Option<Option<Doing>> {
         | Event::WaitEnded { .. } => Some(Some(Doing::Work)),
         Event::AttemptFailed { .. } => Some(Some(Doing::Retry)),
         Event::ReviewOpened(_) => Some(Some(Doing::Owner)),
-        Event::WaitBegan { .. } | Event::ChildOpened { .. } | Event::EffectHeld { .. } => Some(Some(Doing::World)),
+        Event::WaitBegan { .. } | Event::ChildOpened { .. } | Event::EffectHeld { .. } => {
+            Some(Some(Doing::World))
+        }
         Event::StepSucceeded { .. }
         | Event::StepSkipped { .. }
         | Event::StepDeclined { .. }

@@ -7,7 +7,7 @@ use steward::config::template;
 use steward::domain::budget::{Budget, Exhausted};
 use steward::domain::event::Verdict;
 use steward::domain::ids::RunId;
-use steward::domain::workflow::{Agent, AgentStep, ChildStep, Step, StepKind, Version};
+use steward::domain::workflow::{Agent, AgentStep, ChildStep, Mode, Step, StepKind, Version};
 use steward::failpoint;
 
 use crate::support::forge::{by_hand, place, rewrite};
@@ -24,8 +24,11 @@ fn writing(workflow: &str, budget: Budget) -> Version {
     let agent: Agent = serde_json::from_value(json!({"agent": "writer", "tier": "draft", "prompt": "Write.",
         "output": {"type": "object", "required": ["text"]}, "max_tokens": 5000}))
     .unwrap();
-    let kind =
-        StepKind::Agent(AgentStep { agent: "writer".into(), with: json!({"about": "{{ input.what }}"}) });
+    let kind = StepKind::Agent(AgentStep {
+        agent: "writer".into(),
+        with: json!({"about": "{{ input.what }}"}),
+        mode: Mode::Now,
+    });
     let write = Step { kind, ..step("write", None, "noop", json!({})) };
     let mut version = Version { budget, ..version(workflow, vec![write]) };
     version.agents.insert("writer".into(), agent);

@@ -351,7 +351,11 @@ async fn one_word_decides_several_reviews_only_if_they_are_alike_and_little_hang
     let grave = decide_all(&rig.door, alike, &Verdict::Approved, "owner").await.unwrap_err();
     let BatchRefusal::Unlike(why) = grave else { panic!("{grave}") };
     assert!(why.len() == 3 && why[0].why.contains("risk is medium"), "{why:?}");
-    by_hand(&rig.store, "update reviews set question = jsonb_set(question, '{risk}', '{\"class\": \"low\"}')").await;
+    by_hand(
+        &rig.store,
+        "update reviews set question = jsonb_set(question, '{risk}', '{\"class\": \"low\"}')",
+    )
+    .await;
     let mixed = decide_all(&rig.door, &seen, &Verdict::Approved, "owner").await.unwrap_err();
     let BatchRefusal::Unlike(why) = mixed else { panic!("{mixed}") };
     assert_eq!(

@@ -136,3 +136,55 @@ async fn a_service_that_stops_sends_its_watchers_away() {
     while watcher.next().await.is_some() {}
     assert!(stopping.elapsed() < std::time::Duration::from_secs(120));
 }
+
+#[tokio::test]
+async fn the_command_line_follows_a_run_with_its_drafts_to_the_end_and_goes_on_where_it_was_cut_off() {
+    let model = ModelServer::start(Box::new(|request| {
+        if request["stream"] != true {
+            return says(r#"{"answer": "Hello"}"#);
+        }
+        let end = "data: {\"choices\": [{\"delta\": {}, \"finish_reason\": \"stop\"}]}\n\ndata: [DONE]\n\n";
+        let text = [&piece("{\"answer\": ")[..], &piece("\"Hello\"}"), end.as_bytes()].concat();
+        ([("content-type", "text/event-stream")], text).into_response()
+    }))
+    .await;
+    let workflow = WORKFLOW.replace("steps:\n", "steps:\n  - id: go\n    review: { ask: Go on? }\n");
+    let app = app_with(|workspace| write(workspace, &model, &workflow, AGENT)).await;
+    let run = open(&app, "Hello?").await;
+    let review = app.open_review(&run).await;
+    let steward = |args: &[&str]| {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_steward"));
+        command.args(args).env("STEWARD_URL", &app.url).env("STEWARD_TOKEN", &app.token);
+        command.stdout(std::process::Stdio::piped()).kill_on_drop(true);
+        command.spawn().unwrap()
+    };
+    let mut watching = steward(&["runs", "watch", &run]);
+    let mut lines =
+        tokio::io::AsyncBufReadExt::lines(tokio::io::BufReader::new(watching.stdout.take().unwrap()));
+    let first = tokio::time::timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap().unwrap();
+    assert!(first.starts_with("▶ "), "{first}");
+    let path = format!("/api/v1/reviews/{}/decision", review["id"].as_str().unwrap());
+    app.post(&path, json!({"verdict": "approved", "digest": review["digest"]})).await;
+    let mut told = Vec::new();
+    while let Some(line) = tokio::time::timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap() {
+        told.push(line);
+    }
+    let told = told.join("\n");
+    assert!(told.contains("think: test-model writes: {\"answer\": \"Hello\"}"), "{told}");
+    assert!(told.contains("✓ think") && told.contains("■ succeeded"), "{told}");
+    assert!(watching.wait().await.unwrap().success());
+
+    // Once it is over everything is told at once, a line of JSON each.
+    let output = steward(&["runs", "watch", &run, "--json"]).wait_with_output().await.unwrap();
+    assert!(output.status.success());
+    let lines: Vec<Value> = String::from_utf8(output.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!((&lines[0]["event"], &lines[0]["id"]), (&json!("entry"), &json!("1")));
+    assert_eq!(lines.last().unwrap()["event"], "end");
+    let unknown = steward(&["runs", "watch", "00000000-0000-7000-8000-000000000000"]).wait().await.unwrap();
+    assert_eq!(unknown.code(), Some(4));
+    app.stop().await;
+}

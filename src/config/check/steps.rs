@@ -11,7 +11,8 @@ use crate::config::workflow::{RawReview, RawStep, RawWait};
 use crate::domain::action::{self, ACTIONS, ActionSpec, Reach};
 use crate::domain::ids::{AgentName, WorkflowName};
 use crate::domain::workflow::{
-    ActionStep, AgentStep, ChildStep, Each, OnFailure, ReviewSpec, ReviewStep, StepKind, Undo, WaitStep,
+    ActionStep, AgentStep, BATCH_WAIT, ChildStep, Each, Mode, OnFailure, ReviewSpec, ReviewStep, StepKind,
+    Undo, WaitStep,
 };
 
 /// How many items of a list are under way at once unless the step says otherwise: what a mail server or
@@ -172,6 +173,9 @@ pub(super) fn kind(
         scope.expression(report, &Place::Value(&path.key("when")), when);
     }
     let review = step.review.clone();
+    if step.agent.is_none() {
+        not_here(report, path, "mode", step.mode.is_some(), "a step without an agent");
+    }
     if let Some(waits) = waits_or_opens(report, path, step, names, scope) {
         return waits;
     }
@@ -185,7 +189,11 @@ pub(super) fn kind(
             not_here(report, path, "dedupe", step.dedupe.is_some(), "an agent's step");
             not_here(report, path, "delay", step.delay.is_some(), "an agent's step");
             agent_step(report, path, wanted, &with, names);
-            StepKind::Agent(AgentStep { agent: AgentName(wanted.clone()), with })
+            let mode = step.mode.unwrap_or_default();
+            if mode == Mode::Batch {
+                may_wait(report, path, step, wanted, names);
+            }
+            StepKind::Agent(AgentStep { agent: AgentName(wanted.clone()), with, mode })
         }
         (None, Some(wanted), review) => {
             let spec = action_step(report, path, wanted, &with);
@@ -250,6 +258,23 @@ fn agent_step(report: &mut Reporter<'_>, path: &Path, wanted: &str, with: &Value
                 }
             }
         }
+    }
+}
+
+/// What goes into a batch is one question with one answer, a day later at worst.
+fn may_wait(report: &mut Reporter<'_>, path: &Path, step: &RawStep, wanted: &str, names: &Names) {
+    if let Some(Some(agent)) = names.agents.get(wanted) {
+        let several = [("tools", !agent.tools.is_empty()), ("votes", agent.votes.is_some())];
+        for (field, _) in several.into_iter().filter(|(_, there)| *there) {
+            let message =
+                format!("the agent `{wanted}` has `{field}`: it is asked more than once, and cannot wait");
+            report.value(&path.key("mode"), message, "take `mode: batch` away, or use an agent without");
+        }
+    }
+    if let Some(deadline) = step.deadline.filter(|deadline| deadline.0 <= BATCH_WAIT.0) {
+        let message = format!("its time is up after {deadline}, and a batch may take {BATCH_WAIT}");
+        let mend = "give it longer, such as `deadline: 2d`, or take `mode: batch` away";
+        report.value(&path.key("deadline"), message, mend);
     }
 }
 

@@ -119,3 +119,53 @@ fn an_answer_serves_for_a_month_at_most() {
         "write a duration",
     );
 }
+
+#[test]
+fn a_step_that_may_wait_says_so_in_its_version_and_others_leave_older_digests_alone() {
+    use crate::domain::workflow::{Mode, StepKind};
+    let mode = |workspace: &Workspace| {
+        let definitions = workspace.load().unwrap().0;
+        let version = definitions.workflows[&"hello".into()].version.clone();
+        let StepKind::Agent(step) = &version.steps[0].kind else { panic!("{version:?}") };
+        (step.mode, serde_json::to_string(&version).unwrap().contains("\"mode\""))
+    };
+    let patient =
+        Workspace::sound().but(WORKFLOW_FILE, "agent: writer\n", "agent: writer\n    mode: batch\n");
+    assert_eq!(mode(&patient), (Mode::Batch, true));
+    assert_eq!(mode(&Workspace::sound()), (Mode::Now, false));
+}
+
+#[test]
+fn what_cannot_wait_is_told() {
+    let patient = |workspace: Workspace| {
+        workspace.but(WORKFLOW_FILE, "agent: writer\n", "agent: writer\n    mode: batch\n")
+    };
+    patient(with("tools: [calc]\n")).has(
+        "config/workflows/hello.yaml:8:11",
+        "batch",
+        "the agent `writer` has `tools`: it is asked more than once, and cannot wait",
+        "take `mode: batch` away",
+    );
+    patient(with("votes: 3\n")).has(
+        "config/workflows/hello.yaml:8:11",
+        "batch",
+        "the agent `writer` has `votes`: it is asked more than once, and cannot wait",
+        "use an agent without",
+    );
+    Workspace::sound()
+        .but(WORKFLOW_FILE, "agent: writer\n", "agent: writer\n    mode: batch\n    deadline: 2h\n")
+        .has(
+            "config/workflows/hello.yaml:9:15",
+            "2h",
+            "its time is up after 2h, and a batch may take 26h",
+            "deadline: 2d",
+        );
+    Workspace::sound()
+        .but(WORKFLOW_FILE, "action: email.send\n", "action: email.send\n    mode: batch\n")
+        .has(
+            "config/workflows/hello.yaml:11:5",
+            "mode",
+            "a step without an agent has no `mode`",
+            "take it away",
+        );
+}

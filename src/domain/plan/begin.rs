@@ -106,13 +106,14 @@ impl Planner<'_, '_> {
         }
     }
 
-    fn begin_agent(&mut self, step: &Step, agent: &AgentStep) -> Begun {
+    pub(super) fn begin_agent(&mut self, step: &Step, agent: &AgentStep) -> Begun {
         let scope = self.scope(&step.id);
         let (with, label) = (scope.fill(&agent.with)?, scope.label(&agent.with)?);
         drop(scope);
-        let rounds = &self.run.record(&step.id).rounds;
-        let label = label.join(Label::join_all(rounds.iter().map(|round| round.label)));
-        self.tasks.push(Task::Agent { step: step.id.clone(), with, label });
+        let record = self.run.record(&step.id);
+        let label = label.join(Label::join_all(record.rounds.iter().map(|round| round.label)));
+        let batched = record.batched;
+        self.tasks.push(Task::Agent { step: step.id.clone(), with, label, batched });
         Ok(Ok(()))
     }
 

@@ -149,6 +149,7 @@ impl Planner<'_, '_> {
                 self.emit(actor(step), *label, event)
             }
             Answer::Owner { reasons, draft } => self.ask_for_answer(step, reasons, draft.as_deref()),
+            Answer::Batched(call) => self.wait_for_batch(step, *call),
             Answer::Short(shortage) => self.ask_for_money(step, shortage),
             Answer::Failed(error) => self.failed_attempt(step, error),
         }

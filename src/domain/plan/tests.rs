@@ -2,6 +2,7 @@
 
 mod agents;
 mod any_order;
+mod batches;
 mod every_kind;
 mod kinds;
 mod labels;
@@ -21,7 +22,7 @@ use crate::domain::ids::WorkflowName;
 use crate::domain::policy::facts::Seen;
 use crate::domain::retry::Retry;
 use crate::domain::step::StepStatus;
-use crate::domain::workflow::{ActionStep, Agent, AgentStep, ReviewStep, Step, StepKind};
+use crate::domain::workflow::{ActionStep, Agent, AgentStep, Mode, ReviewStep, Step, StepKind};
 
 /// A run with everything planning rests on; `learn` is what the run actor does, without the actor.
 struct Story {
@@ -197,7 +198,7 @@ fn reply(id: &str, needs: &[&str]) -> Step {
 
 fn draft(id: &str, needs: &[&str]) -> Step {
     let with = json!({"text": "{{ input.body }}"});
-    step(id, needs, StepKind::Agent(AgentStep { agent: "writer".into(), with }))
+    step(id, needs, StepKind::Agent(AgentStep { agent: "writer".into(), with, mode: Mode::Now }))
 }
 
 fn failure(kind: ErrorKind) -> StepError {

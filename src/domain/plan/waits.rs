@@ -12,7 +12,7 @@ use crate::domain::plan::begin::Begun;
 use crate::domain::plan::{ChildEnd, Planner, Task};
 use crate::domain::run::IllegalEvent;
 use crate::domain::step::StepStatus;
-use crate::domain::workflow::{ChildStep, Step, WaitStep};
+use crate::domain::workflow::{ChildStep, Step, StepKind, WaitStep};
 
 /// The longest that an event may be about, bytes: it has to fit an index.
 pub const MAX_MATCH: usize = 500;
@@ -64,6 +64,9 @@ impl Planner<'_, '_> {
         else {
             return Ok(()); // it came a moment earlier, by another way
         };
+        if let StepKind::Agent(agent) = &step.kind {
+            return self.batch_answered(&step, agent, happening, data, label);
+        }
         self.system(Event::WaitEnded { step: id.clone(), happening: Some(happening) })?;
         self.succeed(&step, json!({"timed_out": false, "data": data, "at": self.env.now}), label)
     }
@@ -76,8 +79,11 @@ impl Planner<'_, '_> {
         if due_at > self.env.now {
             return Ok(());
         }
-        self.system(Event::WaitEnded { step: step.id.clone(), happening: None })?;
         self.tasks.retain(|task| !matches!(task, Task::Listen { step: id, .. } if *id == step.id));
+        if let StepKind::Agent(agent) = &step.kind {
+            return self.go_on_after_batch(step, agent, None);
+        }
+        self.system(Event::WaitEnded { step: step.id.clone(), happening: None })?;
         let output = json!({"timed_out": topic.is_some(), "data": null, "at": self.env.now});
         self.succeed(step, output, Label::System)
     }

@@ -151,7 +151,12 @@ impl State {
     pub(super) fn finished(&mut self, seen: Seen, now: Timestamp) {
         self.under_way = self.under_way.saturating_sub(1);
         self.models.entry(seen.model).or_default().learn(&seen.told, seen.refused, Instant::now());
-        match seen.verdict {
+        self.judge(seen.verdict, now);
+    }
+
+    /// What a call has shown counts for the breaker.
+    pub(super) fn judge(&mut self, verdict: Verdict, now: Timestamp) {
+        match verdict {
             // A call that was under way when the breaker opened does not close it again.
             Verdict::Alive if matches!(self.breaker, Breaker::Open { .. }) => {}
             Verdict::Alive => self.close(),

@@ -13,7 +13,7 @@ use crate::domain::workflow::Agent;
 use crate::models::{Asked, Models};
 
 /// A model that asks for these tools, each by its name on the wire and its arguments as they come.
-fn wants(calls: &[(&str, &str)]) -> Line {
+pub(super) fn wants(calls: &[(&str, &str)]) -> Line {
     let call = |(n, (name, arguments)): (usize, &(&str, &str))| json!({"id": format!("c{n}"), "type": "function", "function": {"name": name, "arguments": arguments}});
     let calls: Vec<Value> = calls.iter().enumerate().map(call).collect();
     Line::completion(json!({"content": null, "tool_calls": calls}), json!("tool_calls"))

@@ -1,24 +1,23 @@
 //! The fault matrix: what can go wrong with a provider, one row each. The tier is `one`, `two`, and `two`
-//! always answers well; a row says what the journal is told, how the breaker of `one` stands afterwards, and
-//! how many requests `one` got.
-//!
-//! Faults of tool calls are rows of the tests of tools; what the ledger makes of each row is asked by
-//! [`Row::check`], which has a place for it.
+//! always answers well; a row says what the journal is told, of calls and of tools, how the breaker of `one`
+//! stands afterwards, and how many requests `one` got. For every row [`Row::check`] adds the ledger up: it holds
+//! what the calls cost and nothing else, and never more than the budget.
 
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde_json::json;
 
+use super::agents::wants;
 use super::server::{Line, Server};
-use super::{GOOD, Setup, ask, lead, money, outline};
-use crate::config::models::Provider;
-use crate::config::secret::Secret;
-use crate::domain::budget::Limits;
-use crate::models::headers::Told;
+use super::streams::{pieces, stream, text};
+use super::support::{Shelf, Told};
+use super::{GOOD, LIMIT, Setup, agent, money, outline};
+use crate::domain::budget::{Limits, Payer};
+use crate::domain::label::Label;
+use crate::domain::plan::Answer;
+use crate::models::Asked;
 use crate::models::ledger::Ledger;
-use crate::models::openai::{Credentials, Endpoint};
-use crate::models::wire::{Message, Request};
 use crate::time::wall;
 
 /// The breaker of `one` afterwards.
@@ -46,10 +45,22 @@ struct Row {
     told: Vec<&'static str>,
     breaker: Breaker,
     requests: usize,
+    how: How,
 }
 
+/// Who asks.
+enum How {
+    /// An agent whose answer comes whole.
+    Whole,
+    /// One that somebody listens to while it is written.
+    Heard,
+    /// One with tools; what the journal is told of each use.
+    Looking(Vec<&'static str>),
+}
+use How::{Heard, Looking, Whole};
+
 fn row(name: &'static str, fault: Fault, told: &[&'static str], breaker: Breaker, requests: usize) -> Row {
-    Row { name, fault, timeout: "10s", told: told.to_vec(), breaker, requests }
+    Row { name, fault, timeout: "10s", told: told.to_vec(), breaker, requests, how: Whole }
 }
 
 /// The same answer as often as it may be asked for.
@@ -62,20 +73,23 @@ fn once(line: Line) -> Fault {
     Script(vec![line, Line::says(GOOD)])
 }
 
-fn body(text: &str) -> Line {
+pub(super) fn body(text: &str) -> Line {
     Line::Http(200, String::new(), text.into())
 }
 
-fn limited(headers: &str) -> Line {
+pub(super) fn limited(headers: &str) -> Line {
     Line::error(429, headers, "rate_limit_exceeded")
 }
 
-fn cut(text: &str) -> Line {
+pub(super) fn cut(text: &str) -> Line {
     Line::Raw(format!("HTTP/1.1 200 OK\r\ncontent-length: 900\r\n\r\n{text}"))
 }
 
+/// What everything may cost, micro-units.
+const BUDGET: i64 = 10_000;
+
 const BUSY: &str = "one: too many requests (429)";
-const FINE: &str = "one: ok";
+pub(super) const FINE: &str = "one: ok";
 const NEXT: &str = "two: ok";
 
 fn waits() -> Vec<Row> {
@@ -232,6 +246,70 @@ fn answers() -> Vec<Row> {
     ]
 }
 
+fn streams() -> Vec<Row> {
+    let cut = "one: its answer broke off in the middle";
+    let half = "one: a piece of the provider's answer is not JSON";
+    let whole: String = pieces().iter().map(|piece| format!("data: {piece}\n\n")).collect();
+    let slow = Line::Drip(whole, Duration::from_secs(1));
+    let late = "one: no whole answer within 400ms";
+    let failed = [text("{\"cl"), json!({"error": {"code": 503, "message": "overloaded"}})];
+    let heard = |name, fault, told: &[&'static str], requests| Row {
+        how: Heard,
+        ..row(name, fault, told, Closed, requests)
+    };
+    vec![
+        heard("a stream", Script(vec![stream(&pieces(), "data: [DONE]\n\n")]), &[FINE], 1),
+        heard("a stream cut", always(&stream(&pieces()[..2], "")), &[cut, cut, cut, NEXT], 3),
+        heard(
+            "a stream cut in a piece",
+            always(&stream(&pieces()[..2], "data: {\"choi")),
+            &[half, half, half, NEXT],
+            3,
+        ),
+        heard("a stream without an end", always(&stream(&pieces()[..3], "")), &[cut, cut, cut, NEXT], 3),
+        Row {
+            timeout: "400ms",
+            ..heard("a stream of one byte a second", always(&slow), &[late, late, late, NEXT], 3)
+        },
+        heard(
+            "an error in a stream",
+            once(stream(&failed, "")),
+            &["one: the provider failed (503)", FINE],
+            2,
+        ),
+    ]
+}
+
+fn tools() -> Vec<Row> {
+    let looks = |name, tool, arguments, told: &'static str| Row {
+        how: Looking(vec![told]),
+        ..row(name, once(wants(&[(tool, arguments)])), &[FINE, FINE], Closed, 2)
+    };
+    vec![
+        looks("a tool", "memory_search", r#"{"query": "x"}"#, "memory.search: ok"),
+        looks(
+            "wrong tool arguments",
+            "memory_search",
+            r#"{"question": 7}"#,
+            "memory.search: its arguments do not fit",
+        ),
+        looks(
+            "half tool arguments",
+            "memory_search",
+            r#"{"query": "#,
+            "memory.search: its arguments are not JSON",
+        ),
+        looks(
+            "unknown tool",
+            "email_send",
+            r#"{"to": "a@b.example"}"#,
+            "email_send: there is no tool `email_send`",
+        ),
+        looks("a tool not its own", "date", "{}", "date: there is no tool `date`"),
+        looks("a tool that fails", "records_list", r#"{"kind": "lead"}"#, "records.list: the tool failed"),
+    ]
+}
+
 impl Row {
     async fn check(self) {
         let name = self.name;
@@ -250,12 +328,45 @@ impl Row {
         let two = Server::with(vec![Line::says(GOOD)]).await;
         let timeout = self.timeout.parse().unwrap();
         let setup = Setup::new(&[&url, &two.url]).provider("one", |one| one.timeout = timeout);
-        let limits = Limits { per_day: Some(10_000), per_month: None };
+        let limits = Limits { per_day: Some(BUDGET), per_month: None };
         let (ledger, book) = Ledger::in_memory(limits);
         let models = setup.paid_by(ledger.clone(), &[("draft", &["one", "two"])]).await;
-        let (calls, answer) = ask(&models).await;
+        let (told, tools, looked) = match self.how {
+            Whole => (Told::default(), json!({}), vec![]),
+            Heard => (Told::listening(), json!({}), vec![]),
+            Looking(looked) => (Told::default(), json!({"tools": ["memory.search", "records.list"]}), looked),
+        };
+        let (agent, with) = (agent(tools), json!({"text": "Hello"}));
+        let payer = Payer::workspace(LIMIT);
+        let asked = Asked {
+            agent: &agent,
+            with: &with,
+            label: Label::System,
+            limit: LIMIT,
+            payer: &payer,
+            tools: &Shelf,
+            witness: &told,
+            keeping: None,
+        };
+        let answer = told.ask(&models, asked).await;
+        let calls = told.calls();
         assert_eq!(outline(&calls), self.told, "{name}");
-        assert_eq!(answer, lead(), "{name}");
+        match answer {
+            Answer::Output { output, confidence, .. } => {
+                assert_eq!(
+                    (output, confidence),
+                    (json!({"class": "lead", "confidence": 0.75}), Some(0.75)),
+                    "{name}"
+                );
+            }
+            other => panic!("{name}: {other:?}"),
+        }
+        let lookups = told.lookups();
+        assert_eq!(lookups.len(), looked.len(), "{name}");
+        for (lookup, wanted) in lookups.iter().zip(looked) {
+            let lookup = format!("{}: {}", lookup.tool, lookup.outcome);
+            assert!(lookup.starts_with(wanted), "{name}: {lookup}");
+        }
         let requests = server.as_ref().map_or(0, |server| server.asked().len());
         assert_eq!(requests, self.requests, "{name}: one HTTP request per call that was told");
         let survey = models.survey().await.unwrap();
@@ -272,6 +383,7 @@ impl Row {
         let held = book.lock().unwrap().held(money::TODAY);
         let cost = calls.iter().map(|call| call.cost_micros).sum::<i64>();
         assert_eq!((held.reserved, held.settled), (0, cost), "{name}: {calls:?}");
+        assert!(cost <= BUDGET && held.overrun == 0, "{name}: no overshoot");
     }
 }
 
@@ -295,101 +407,12 @@ async fn strange_answers_are_used_where_they_can_be_and_never_half() {
     join_all(answers().into_iter().map(Row::check)).await;
 }
 
-fn question(model: &str) -> Request {
-    Request {
-        model: model.into(),
-        messages: vec![Message::new("user", "Hello".into())],
-        max_tokens: 10,
-        lane: "test".into(),
-        ..Request::default()
-    }
-}
-
-fn provider(url: &url::Url) -> Provider {
-    serde_json::from_value(json!({"base_url": url})).unwrap()
+#[tokio::test]
+async fn a_stream_is_a_whole_answer_or_a_failed_call() {
+    join_all(streams().into_iter().map(Row::check)).await;
 }
 
 #[tokio::test]
-async fn the_client_underneath_never_asks_twice_by_itself() {
-    for line in [
-        Line::status(500),
-        Line::status(503),
-        Line::Http(503, "retry-after: 0\r\n".into(), "{}".into()),
-        limited("retry-after-ms: 1\r\n"),
-        limited(""),
-        Line::Raw(String::new()),
-        cut("{"),
-        Line::status(408),
-        Line::status(409),
-    ] {
-        let server = Server::with(vec![line; 5]).await;
-        let endpoint = Endpoint::new(&provider(&server.url), Credentials::default()).unwrap();
-        let result = endpoint.ask(&question("m"), &mut Told::default()).await;
-        assert!(result.is_err());
-        assert_eq!(server.asked().len(), 1, "{result:?}");
-    }
-}
-
-#[tokio::test]
-async fn headers_and_accounts_are_sent_and_no_error_repeats_a_secret() {
-    let echo = json!({"error": {"message": "bad key sk-canary-1 and sk-canary-2 of Steward", "code": "x"}});
-    let server = Server::with(vec![Line::Http(401, String::new(), echo.to_string())]).await;
-    let mut provider = provider(&server.url);
-    provider.organization = Some("org-7".into());
-    provider.project = Some("proj-8".into());
-    let credentials = Credentials {
-        key: Some(Secret::new("sk-canary-1".into())),
-        headers: vec![
-            ("X-Title".into(), Secret::new("Steward".into())),
-            ("X-Key".into(), Secret::new("sk-canary-2".into())),
-        ],
-        hidden: vec![Secret::new("sk-canary-2".into())],
-    };
-    assert!(!format!("{credentials:?}").contains("canary"));
-    let endpoint = Endpoint::new(&provider, credentials).unwrap();
-    let error = endpoint.ask(&question("m"), &mut Told::default()).await.unwrap_err();
-    assert_eq!(error.message, "the key was refused (401): bad key *** and *** of Steward");
-    let head = &server.asked()[0].head;
-    for line in [
-        "authorization: bearer sk-canary-1",
-        "x-key: sk-canary-2",
-        "x-title: steward",
-        "openai-organization: org-7",
-        "openai-project: proj-8",
-    ] {
-        assert!(head.contains(line), "{line} in {head}");
-    }
-}
-
-#[tokio::test]
-async fn what_the_provider_did_not_count_is_estimated_and_marked() {
-    let bare = json!({"choices": [{"message": {"content": GOOD}}]}).to_string();
-    let cached = json!({"choices": [{"message": {"content": GOOD}}], "usage": {"prompt_tokens": 1_000_000,
-        "completion_tokens": 0, "prompt_tokens_details": {"cached_tokens": 1_000_000}}});
-    let server = Server::with(vec![body(&bare), body(&cached.to_string())]).await;
-    let models = Setup::new(&[&server.url]).start(&["one"]).await;
-    let call = &ask(&models).await.0[0];
-    assert!(call.estimated && call.cost_micros > 0, "{call:?}");
-    assert!(call.input_tokens > 300 && call.output_tokens == GOOD.len() as u64, "{call:?}");
-    let call = &ask(&models).await.0[0];
-    assert_eq!(
-        (call.estimated, call.cached_tokens, call.cost_micros),
-        (false, 1_000_000, 50_000),
-        "{call:?}"
-    );
-}
-
-#[tokio::test]
-async fn silence_is_given_up_soon_but_a_slow_answer_is_waited_for() {
-    let said = json!({"choices": [{"message": {"content": GOOD}}]}).to_string();
-    let slow = Line::Trickle(said, Duration::from_millis(15));
-    let server = Server::with(vec![Line::Silence, slow]).await;
-    let idle = |one: &mut Provider| one.idle_timeout = Some("600ms".parse().unwrap());
-    let models = Setup::new(&[&server.url]).provider("one", idle).start(&["one"]).await;
-    let (calls, answer) = ask(&models).await;
-    assert_eq!(
-        (outline(&calls), answer),
-        (vec!["one: it was silent for too long".to_owned(), FINE.into()], lead())
-    );
-    assert!(calls[1].millis > 600, "{calls:?}");
+async fn whatever_a_model_does_with_its_tools_is_told_and_paid() {
+    join_all(tools().into_iter().map(Row::check)).await;
 }

@@ -214,7 +214,7 @@ async fn a_budget_can_rely_on_the_worst_case() {
     let gateway = remote.gateway.as_ref().unwrap();
     let request = walk.question(&Target { name: "one", remote, gateway, part: None }, None).unwrap();
     let body = request.body(remote.dialect).to_string().len();
-    let worst = crate::models::estimate::worst(&request, remote);
+    let worst = crate::models::estimate::worst(&request, remote, crate::models::price::Tariff::Usual);
     // 0.15 for a million read, 0.60 for a million written; a token is a byte at most.
     let most = (body + 256) * 15 / 100 + 200 * 60 / 100;
     assert!(worst >= i64::try_from(most).unwrap(), "{worst} {most}");

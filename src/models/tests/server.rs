@@ -25,6 +25,8 @@ pub(super) enum Line {
     Huge(usize),
     /// A good answer, one byte at a time with this pause between them.
     Trickle(String, Duration),
+    /// A good stream, one byte at a time with this pause between them.
+    Drip(String, Duration),
     /// A whole HTTP answer once the test says so.
     Held(Arc<Notify>, String),
 }
@@ -98,15 +100,11 @@ async fn serve(mut stream: TcpStream, script: Arc<Mutex<VecDeque<Line>>>, log: A
             format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len())
         }
         Line::Trickle(body, pause) => {
-            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
-            let _ = stream.write_all(head.as_bytes()).await;
-            for byte in body.bytes() {
-                tokio::time::sleep(pause).await; // this is the fault itself
-                if stream.write_all(&[byte]).await.is_err() {
-                    return;
-                }
-            }
-            return;
+            let head = format!("content-length: {}", body.len());
+            return one_by_one(&mut stream, &head, &body, pause).await;
+        }
+        Line::Drip(body, pause) => {
+            return one_by_one(&mut stream, "content-type: text/event-stream", &body, pause).await;
         }
         Line::Raw(bytes) => bytes,
         Line::SlowHeaders => {
@@ -125,6 +123,17 @@ async fn serve(mut stream: TcpStream, script: Arc<Mutex<VecDeque<Line>>>, log: A
     };
     let _ = stream.write_all(bytes.as_bytes()).await;
     let _ = stream.shutdown().await;
+}
+
+async fn one_by_one(stream: &mut TcpStream, head: &str, body: &str, pause: Duration) {
+    let head = format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n");
+    let _ = stream.write_all(head.as_bytes()).await;
+    for byte in body.bytes() {
+        tokio::time::sleep(pause).await; // this is the fault itself
+        if stream.write_all(&[byte]).await.is_err() {
+            return;
+        }
+    }
 }
 
 async fn read(stream: &mut TcpStream) -> Option<Asked> {

@@ -28,18 +28,18 @@ async fn listening(models: &Models) -> (Told, Answer) {
     (told, answer)
 }
 
-fn stream(pieces: &[Value], ending: &str) -> Line {
+pub(super) fn stream(pieces: &[Value], ending: &str) -> Line {
     let events: String = pieces.iter().map(|piece| format!("data: {piece}\n\n")).collect();
     Line::Raw(format!(
         "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\nconnection: close\r\n\r\n{events}{ending}"
     ))
 }
 
-fn text(text: &str) -> Value {
+pub(super) fn text(text: &str) -> Value {
     json!({"model": "mini-2026-01", "choices": [{"index": 0, "delta": {"content": text}, "finish_reason": null}]})
 }
 
-fn pieces() -> Vec<Value> {
+pub(super) fn pieces() -> Vec<Value> {
     vec![
         text(r#"{"class": "#),
         text(r#""lead", "confi"#),

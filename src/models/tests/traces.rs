@@ -8,7 +8,9 @@ use tracing_subscriber::fmt::format::FmtSpan;
 
 use super::server::{Line, Server};
 use super::{GOOD, Setup, agent, ask_as};
+use crate::domain::budget::Limits;
 use crate::domain::label::Label;
+use crate::models::ledger::Ledger;
 
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
@@ -23,8 +25,8 @@ impl Write for Log {
     }
 }
 
-#[tokio::test]
-async fn a_call_is_traced_under_the_names_of_opentelemetry_and_without_a_word_of_it() {
+/// What is told at the end of each call's span.
+async fn traced(ask: impl AsyncFnOnce()) -> (Vec<Value>, String) {
     let log = Log::default();
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt()
@@ -34,15 +36,43 @@ async fn a_call_is_traced_under_the_names_of_opentelemetry_and_without_a_word_of
         .with_writer(move || writer.clone())
         .finish();
     let told = tracing::subscriber::set_default(subscriber);
-    let server = Server::with(vec![Line::says(GOOD)]).await;
-    let models = Setup::new(&[&server.url]).start(&["one", "owner"]).await;
-    ask_as(&models, &agent(json!({})), json!({"text": "A secret word"}), Label::System).await;
-    models.stop().await;
+    ask().await;
     drop(told);
-
     let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    let span = lines.map(|line| line["span"].clone()).find(|span| span["name"] == "chat").expect("a span");
+    let spans = lines.map(|line| line["span"].clone()).filter(|span| span["name"] == "chat");
+    (spans.collect(), log)
+}
+
+#[tokio::test]
+async fn a_call_that_could_not_be_paid_says_so_at_the_end_of_its_span() {
+    let server = Server::with(vec![]).await;
+    let limits = Limits { per_day: Some(1), per_month: None };
+    let (ledger, _) = Ledger::in_memory(limits);
+    let models = Setup::new(&[&server.url]).paid_by(ledger, &[("draft", &["one", "owner"])]).await;
+    let ask = async || drop(ask_as(&models, &agent(json!({})), json!({}), Label::System).await);
+    let (spans, _) = traced(ask).await;
+    assert_eq!(spans.len(), 1, "{spans:?}");
+    for (name, value) in [
+        ("error.type", json!("Exhausted")),
+        ("steward.cost_micros", json!(0)),
+        ("steward.cached", json!(false)),
+        ("gen_ai.request.model", json!("one-id")),
+    ] {
+        assert_eq!(spans[0][name], value, "{name} in {}", spans[0]);
+    }
+}
+
+#[tokio::test]
+async fn a_call_is_traced_under_the_names_of_opentelemetry_and_without_a_word_of_it() {
+    let server = Server::with(vec![Line::says(GOOD)]).await;
+    let models = Setup::new(&[&server.url]).start(&["one", "owner"]).await;
+    let ask = async || {
+        ask_as(&models, &agent(json!({})), json!({"text": "A secret word"}), Label::System).await;
+        models.stop().await;
+    };
+    let (spans, log) = traced(ask).await;
+    let span = spans.first().expect("a span");
     for (name, value) in [
         ("gen_ai.operation.name", json!("chat")),
         ("gen_ai.provider.name", json!("one")),

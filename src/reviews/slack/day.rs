@@ -71,7 +71,9 @@ pub fn digest(day: &DayDigest, look: &Look) -> Message {
     };
     let waiting = day.waiting.iter().map(|it| match it.risk {
         RiskClass::High => format!("High risk · {}, since {}", line(&it.title), look.moment(it.opened_at)),
-        RiskClass::Medium | RiskClass::Low => format!("{}, since {}", line(&it.title), look.moment(it.opened_at)),
+        RiskClass::Medium | RiskClass::Low => {
+            format!("{}, since {}", line(&it.title), look.moment(it.opened_at))
+        }
     });
     list(format!("{} for you to decide", number(day.waiting_total, "nothing")), waiting.collect());
     let sent = day.went_out.iter().map(|it| format!("{} to {}", line(&it.action), line(&it.target)));

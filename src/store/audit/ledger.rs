@@ -39,6 +39,8 @@ const CHECKS: [(&str, &str); 6] = [
          from spend_entries e
          where e.status = 'settled' and e.run_id is not null
            and exists (select from runs r where r.id = e.run_id)
+           -- A call that came back from its batch when its run had gone its way says itself what it cost.
+           and not exists (select from batch_calls c where c.reservation = e.id and c.unheard)
            and not exists (select from journal j where j.run_id = e.run_id and (j.data is null or j.kind =
                'model.called' and j.data -> 'call' ->> 'reservation' = e.id::text))",
     ),

@@ -1,6 +1,7 @@
 //! What the tests share: databases, services, mail and model servers. No fixed port, no shared folder.
 
 pub mod asking;
+pub mod batch_server;
 pub mod bench;
 pub mod browser;
 pub mod database;

@@ -3,10 +3,11 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::domain::ids::{CallId, HappeningId};
 
 /// Anything that can be told to a run, in any order, sensible or not.
 fn any_stimulus() -> impl Strategy<Value = u8> {
-    0u8..22
+    0u8..24
 }
 
 fn concrete(story: &Story, choice: u8) -> Stimulus {
@@ -38,6 +39,13 @@ fn concrete(story: &Story, choice: u8) -> Stimulus {
         18 => decided(Verdict::Responded { words: "shorter".into() }),
         19 | 20 => Stimulus::CallBack { effect: held(story), by: "owner".into() },
         17 => Stimulus::LookedUp("draft".into(), super::agents::lookup(Label::Untrusted)),
+        21 => answered("draft", Answer::Batched(CallId(Uuid::from_u128(3)))),
+        22 => Stimulus::Happened {
+            step: "draft".into(),
+            happening: HappeningId(Uuid::from_u128(4)),
+            data: json!({}),
+            label: Label::System,
+        },
         _ => Stimulus::Cancel { by: "owner".into() },
     }
 }
