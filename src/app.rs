@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! definitions → address → lock → database → schema → lease → journal → ledger → models, connectors → engine
-//!      → door → intake, schedules, courier → listener                            (stop: the same way back)
+//!      → door → intake, schedules, courier, observer → listener                            (stop: the same way back)
 //! ```
 
 pub mod presence;
@@ -36,6 +36,7 @@ use crate::orchestrator::door::Door;
 use crate::orchestrator::engine::{Engine, Parts};
 use crate::orchestrator::journal::Journal;
 use crate::orchestrator::lease::{LEASE, Lease};
+use crate::reviews::autonomy::Observer;
 use crate::reviews::channel::Channel;
 use crate::reviews::courier::Courier;
 use crate::store::postgres::Server;
@@ -49,6 +50,9 @@ pub const STATE: &str = ".steward";
 
 /// The variable that holds the key of signatures on `/hooks/email`.
 const EMAIL_HOOK_SECRET: &str = "STEWARD_EMAIL_HOOK_SECRET";
+
+/// The variable that holds a token which reads `/metrics` and nothing else.
+const METRICS_TOKEN: &str = "STEWARD_METRICS_TOKEN";
 
 /// How long a database across a network may be silent before the connection counts as lost.
 const DATABASE_SILENCE: Duration = Duration::from_secs(15);
@@ -84,6 +88,7 @@ pub struct Service {
     intake: ActorRef<files::Msg>,
     schedules: ActorRef<schedule::Msg>,
     courier: Courier,
+    observer: Observer,
     stop_listening: oneshot::Sender<()>,
     listening: Shared<BoxFuture<'static, ()>>,
     server: Option<Server>,
@@ -156,11 +161,14 @@ impl Service {
             definitions.settings.zone(),
             channels,
         );
+        let observer = Observer::start(door.clone(), definitions.clone());
 
         let token = token(&state)?;
         let announcement = Announcement::make(&state, door.engine().node(), &format!("http://{address}"))?;
         let email_secret = SecretRef::Env(EMAIL_HOOK_SECRET.into()).resolve();
-        let router = api::router(ApiState::new(door.clone(), definitions.clone(), &token, email_secret));
+        let metrics_token = SecretRef::Env(METRICS_TOKEN.into()).resolve();
+        let state = ApiState::new(door.clone(), definitions.clone(), &token, email_secret);
+        let router = api::router(state.with_metrics_token(metrics_token.as_ref()));
         let (stop_listening, stopped) = oneshot::channel::<()>();
         let serving = axum::serve(listener, router).with_graceful_shutdown(stopped.map(|_| ()));
         let serving = tokio::spawn(async move {
@@ -178,6 +186,7 @@ impl Service {
             intake,
             schedules,
             courier,
+            observer,
             stop_listening,
             listening,
             server,
@@ -225,6 +234,7 @@ impl Service {
         }
         // A look under way goes on until the door is shut; its rows stay where they are then.
         self.schedules.stop(None);
+        self.observer.stop().await;
         self.courier.stop().await;
         if let Err(error) = self.intake.stop_and_wait(None, Some(last_requests)).await {
             tracing::warn!(%error, "the inbox folder was still being looked at");

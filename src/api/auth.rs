@@ -17,6 +17,9 @@ pub const OPEN: [&str; 2] = ["/livez", "/readyz"];
 /// Paths below this one prove who sends in their own way: a signature, or the token after all.
 pub const SIGNED: &str = "/hooks/";
 
+/// What a monitoring system reads.
+const METRICS: &str = "/metrics";
+
 /// The name by which the command line makes itself known.
 pub const CLI_AGENT: &str = "steward-cli";
 
@@ -37,7 +40,7 @@ impl Caller {
 
 /// Lets a request through that has the token, or needs none.
 pub(super) async fn require(State(state): State<ApiState>, mut request: Request, next: Next) -> Response {
-    if !is_open(request.uri()) {
+    if !is_open(request.uri()) && !is_scraper(&request, &state) {
         if let Err(problem) = check(request.headers(), state.token_digest) {
             return problem.into_response();
         }
@@ -45,6 +48,12 @@ pub(super) async fn require(State(state): State<ApiState>, mut request: Request,
         request.extensions_mut().insert(caller);
     }
     next.run(request).await
+}
+
+/// A monitoring system has a token of its own, if the owner gave it one: it reads numbers and nothing else.
+fn is_scraper(request: &Request, state: &ApiState) -> bool {
+    let token = state.metrics_digest.filter(|_| request.uri().path() == METRICS);
+    token.is_some_and(|token| check(request.headers(), token).is_ok())
 }
 
 fn is_open(uri: &Uri) -> bool {

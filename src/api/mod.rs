@@ -4,8 +4,8 @@
 //! - [`auth`]: who may come in, and the few doors without a key; [`guard`]: time, load and panics;
 //! - [`extract`]: bodies and queries; [`problem`]: every error, RFC 9457; [`page`]: cursors;
 //! - `watch`: a run as it happens;
-//! - `runs`, `reviews`, `schedules`, `spend`, `memory`, `models`, `calls`, `audit`, `hooks`, `health`: one file
-//!   per resource;
+//! - `runs`, `reviews`, `schedules`, `spend`, `memory`, `models`, `calls`, `audit`, `hooks`, `health`,
+//!   `workflows`, `metrics`: one file per resource;
 //! - [`view`]: a run as people look at it, the same for every screen.
 
 pub mod audit;
@@ -18,6 +18,7 @@ pub mod guard;
 mod health;
 mod hooks;
 mod memory;
+mod metrics;
 mod models;
 pub mod page;
 pub mod problem;
@@ -29,6 +30,7 @@ mod spend;
 pub mod state;
 pub mod view;
 mod watch;
+mod workflows;
 
 pub use router::router;
 pub use state::ApiState;

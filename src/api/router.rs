@@ -5,8 +5,8 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
 
 use crate::api::{
-    ApiState, audit, auth, calls, control, events, guard, health, hooks, memory, models, problem, reviews,
-    runs, schedules, spend, watch,
+    ApiState, audit, auth, calls, control, events, guard, health, hooks, memory, metrics, models, problem,
+    reviews, runs, schedules, spend, watch, workflows,
 };
 
 /// Everything that Steward serves. Every route asks for the token, but for those in [`auth::OPEN`].
@@ -36,6 +36,12 @@ pub fn router(state: ApiState) -> Router {
         .route("/api/v1/reviews", get(reviews::list))
         .route("/api/v1/reviews/{id}", get(reviews::show))
         .route("/api/v1/reviews/{id}/decision", post(reviews::decide))
+        .route("/api/v1/workflows", get(workflows::list))
+        .route("/api/v1/workflows/{name}", get(workflows::show))
+        .route("/api/v1/workflows/{name}/promote", post(workflows::promote))
+        .route("/api/v1/workflows/{name}/demote", post(workflows::demote))
+        .route("/api/v1/metrics/reviews", get(metrics::reviews))
+        .route("/metrics", get(metrics::scrape))
         .route("/api/v1/schedules", get(schedules::list))
         .route("/api/v1/spend", get(spend::show))
         .route("/api/v1/memory", get(memory::list).post(memory::add))

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
+use crate::api::metrics::Scrapes;
 use crate::config::secret::Secret;
 use crate::config::workspace::Definitions;
 use crate::domain::digest::Digest;
@@ -30,6 +31,9 @@ pub struct ApiState {
     pub token_digest: Digest,
     /// The key of signatures on `/hooks/email` (`STEWARD_EMAIL_HOOK_SECRET`); without it only the token opens it.
     pub email_secret: Option<Arc<Secret>>,
+    /// SHA-256 of a token that reads `/metrics` and nothing else (`STEWARD_METRICS_TOKEN`).
+    pub metrics_digest: Option<Digest>,
+    pub(super) scrapes: Scrapes,
     pub(super) in_flight: Arc<Semaphore>,
     pub(super) emails: Arc<Semaphore>,
     pub(super) watchers: Arc<Semaphore>,
@@ -49,10 +53,19 @@ impl ApiState {
             definitions,
             token_digest: Digest::of_bytes(token.expose().as_bytes()),
             email_secret: email_secret.map(Arc::new),
+            metrics_digest: None,
+            scrapes: Scrapes::default(),
             in_flight: Arc::new(Semaphore::new(IN_FLIGHT)),
             emails: Arc::new(Semaphore::new(EMAILS)),
             watchers: Arc::new(Semaphore::new(WATCHERS)),
         }
+    }
+
+    /// Lets a scraper in with a token of its own.
+    #[must_use]
+    pub fn with_metrics_token(self, token: Option<&Secret>) -> Self {
+        let digest = token.map(|token| Digest::of_bytes(token.expose().as_bytes()));
+        Self { metrics_digest: digest, ..self }
     }
 
     pub(super) fn store(&self) -> &Store {

@@ -22,7 +22,9 @@ pub mod run;
 pub mod runs;
 pub mod schedules;
 pub mod spend;
+mod stats;
 pub mod up;
+pub mod workflows;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -63,6 +65,8 @@ enum Command {
     Schedules(schedules::SchedulesArgs),
     /// See what model calls cost, and what is left of each budget
     Spend(spend::SpendArgs),
+    /// See how far each workflow is trusted and what it has shown, and change that
+    Workflows(workflows::WorkflowsArgs),
     /// Decide what waits for you
     Reviews(reviews::ReviewsArgs),
     /// Add documents and search them
@@ -186,6 +190,7 @@ async fn dispatch(command: Command) -> Result<(), Fail> {
         Command::Event(args) => events::run(args).await,
         Command::Schedules(args) => schedules::run(args).await,
         Command::Spend(args) => spend::run(args).await,
+        Command::Workflows(args) => workflows::run(args).await,
         Command::Reviews(args) => reviews::run(args).await,
         Command::Memory(args) => memory::run(args).await,
         Command::Models(args) => models::run(args).await,
@@ -219,6 +224,10 @@ mod tests {
             "calls trace x",
             "schedules",
             "spend",
+            "workflows",
+            "workflows w",
+            "workflows promote w",
+            "reviews stats",
         ] {
             let args = format!("steward {command} --json --workspace w");
             assert!(Steward::try_parse_from(args.split(' ')).is_ok(), "{args}");

@@ -9,6 +9,7 @@
 //! - [`secret`]: values that never appear in a log.
 
 pub mod agent;
+pub mod autonomy;
 pub mod channels;
 mod check;
 pub mod connectors;

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::config::autonomy::OfWorkflow;
 use crate::config::secret::SecretRef;
 use crate::domain::admission::Priority;
 use crate::domain::budget::Exhausted;
@@ -55,6 +56,10 @@ pub struct RawWorkflow {
     #[serde(default)]
     #[schemars(range(min = 0, max = 1))]
     pub sample: Option<f64>,
+    /// When it has earned to act without being asked first, and when no longer; what is absent is as in
+    /// `config/settings.yaml`.
+    #[serde(default)]
+    pub autonomy: OfWorkflow,
     /// What a run gives to the workflow that opened it: templates over `input`, `steps` and `workspace`.
     #[serde(default)]
     pub output: Option<Value>,

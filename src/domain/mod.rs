@@ -8,6 +8,7 @@
 //! - [`workflow`]: what the owner wrote, resolved and immutable; [`template`] fills it with values;
 //! - [`action`], [`policy`], [`label`]: what a step proposes, whether it may, and where its values came from;
 //! - [`risk`], [`ladder`], [`notice`]: how much hangs on a question, when the owner is told, and what he is told unasked;
+//! - [`autonomy`]: when a version has earned to be trusted further, and when no longer;
 //! - [`tool`]: what agents may look things up with; [`sampling`]: what is shown to the owner for good;
 //! - [`tier`]: which models are asked, in which order, and on what condition;
 //! - [`admission`]: who begins next when not everybody can;
@@ -17,6 +18,7 @@
 
 pub mod action;
 pub mod admission;
+pub mod autonomy;
 pub mod breaker;
 pub mod budget;
 pub mod digest;

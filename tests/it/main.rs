@@ -14,6 +14,7 @@ mod support;
 
 mod agents;
 mod api;
+mod autonomy;
 mod bad_input;
 mod calls;
 mod canary;

@@ -170,7 +170,7 @@ impl Planner<'_, '_> {
             workflow: self.run.opened.workflow.as_str(),
             review_asked: wanted.review.is_some(),
         });
-        let decision = self.sampled(step, spec, decision);
+        let (decision, sampled) = self.sampled(step, spec, decision);
         let attempt = self.run.record(&step.id).attempt;
         let proposal = Proposal {
             step: step.id.clone(),
@@ -186,7 +186,7 @@ impl Planner<'_, '_> {
         self.emit("system", label, Event::EffectProposed(proposal.clone()))?;
         match proposal.decision.ruling {
             Ruling::Allow => self.start(Box::new(proposal)),
-            Ruling::Review => self.ask_for_approval(step, wanted, &proposal),
+            Ruling::Review => self.ask_for_approval(step, wanted, &proposal, sampled),
             Ruling::Deny => {
                 let reasons = proposal.decision.reasons.join("; ");
                 self.withdraw(&proposal, "policy denies it")?;
@@ -266,11 +266,13 @@ impl Planner<'_, '_> {
         step: &Step,
         wanted: &ActionStep,
         proposal: &Proposal,
+        sampled: bool,
     ) -> Result<(), IllegalEvent> {
         let shows = wanted.review.clone().unwrap_or_default();
         let question = Question {
             step: step.id.clone(),
             review: self.next_review(&step.id),
+            sampled,
             ask: Ask::Approval,
             title: format!("{} · {}", self.run.opened.title, step.title()),
             reasons: proposal.decision.reasons.clone(),
@@ -291,6 +293,7 @@ impl Planner<'_, '_> {
         let question = Question {
             step: step.id.clone(),
             review: self.next_review(&step.id),
+            sampled: false,
             ask: Ask::Question,
             digest: Digest::of_json(&json!({"ask": title, "form": wanted.form})),
             title,
@@ -320,6 +323,7 @@ impl Planner<'_, '_> {
         let question = Question {
             step: id.clone(),
             review: self.next_review(id),
+            sampled: false,
             ask: Ask::InDoubt,
             title: format!("{} · did `{}` happen?", self.run.opened.title, proposal.action.action),
             reasons: vec![
