@@ -74,7 +74,7 @@ const COUNT: &str = "
                and p.decided_by = r.decided_by))) * 1000)::bigint
     from reviews r join runs u on u.id = r.run_id
     where r.decided_at is not null
-      and r.decided_at > least((select max(decided_at) from decisions), now()) - interval '1 hour'
+      and r.decided_at > least(coalesce((select max(decided_at) from decisions), '-infinity'), now()) - interval '1 hour'
       and r.status in ('approved', 'edited', 'rejected', 'answered', 'expired')
       and not exists (select from decisions d where d.review_id = r.id)
     order by r.decided_at limit $1

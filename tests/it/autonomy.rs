@@ -11,6 +11,7 @@ use steward::connectors::records::Records;
 use steward::connectors::stages::Stages;
 use steward::domain::action::{Repeat, STAGE_ACTION};
 use steward::domain::autonomy::{Cause, Demote, Hasty, Promote, own};
+use steward::domain::duration::Span;
 use steward::domain::event::{ErrorKind, StepError, Verdict};
 use steward::domain::ids::{ReviewId, RunId};
 use steward::domain::plan::EffectResult;
@@ -244,10 +245,11 @@ async fn marked(house: &House, what: &str, name: &str, value: Value) -> (RunId, 
 #[tokio::test]
 async fn an_undo_that_failed_asks_whether_the_version_is_to_be_supervised_again() {
     let refused = |nth: usize| match nth {
-        1 => EffectResult::Succeeded(json!({"method": "DELETE", "url": "https://api.example/pay"})),
+        1 => EffectResult::Succeeded(json!({"ok": true})),
         _ => EffectResult::Failed(StepError::new(ErrorKind::Refused, "the books are closed")),
     };
-    let undo = Undo { action: "http.request".into(), with: json!("{{ output }}") };
+    let back = json!({"method": "DELETE", "url": "https://api.example/pay"});
+    let undo = Undo { action: "http.request".into(), with: back };
     let steps = vec![Step { undo: Some(undo), ..call_out("book", None) }, call_out("pay", Some("book"))];
     let house = House::of(steps, refused, demoting(Cause::FailedUndo, false)).await.observed();
     let version = house.rig.door.engine().current(&"test".into()).unwrap();
@@ -267,7 +269,12 @@ async fn an_undo_that_failed_asks_whether_the_version_is_to_be_supervised_again(
 
 #[tokio::test]
 async fn fast_approvals_of_high_risk_are_pointed_out_and_earn_nothing() {
-    let house = House::new(after(3)).await.observed();
+    // However slow this machine is, an hour is fast.
+    let hour = |definitions: &mut Definitions| {
+        after(3)(definitions);
+        definitions.settings.autonomy.hasty.within = Span::secs(3600);
+    };
+    let house = House::new(hour).await.observed();
     for what in ["one", "two", "three"] {
         let (run, _) = marked(&house, what, "risk", json!("high")).await;
         house.rig.decide(run, Verdict::Approved).await;
@@ -277,7 +284,7 @@ async fn fast_approvals_of_high_risk_are_pointed_out_and_earn_nothing() {
     })
     .await;
     house.counted(3).await;
-    let metrics = house.store.review_metrics(None, HASTY.within_ms).await.unwrap();
+    let metrics = house.store.review_metrics(None, 3_600_000).await.unwrap();
     assert_eq!((metrics[0].approved, metrics[0].hasty), (3, 3));
     // Three that were looked at do what these did not.
     for what in ["four", "five", "six"] {
@@ -328,14 +335,15 @@ async fn how_long_somebody_can_have_looked_ends_with_what_was_decided_before() {
     let one = house.decided("one", Verdict::Approved).await;
     let two = house.decided("two", Verdict::Approved).await;
     let three = house.decided("three", Verdict::Approved).await;
-    // Asked an hour ago, decided ten minutes ago, each two seconds after the other; told of the third only
-    // one second before.
+    // Two days ago: decided fifty minutes after they were asked, each two seconds after the other; the owner
+    // was told of the third only one second before.
     let sql = format!(
-        "update reviews set opened_at = now() - interval '1 hour', decided_at = case run_id
-             when '{one}' then now() - interval '600 s' when '{two}' then now() - interval '598 s'
-             else now() - interval '596 s' end;
+        "update reviews set opened_at = now() - interval '3600 s' - interval '2 days',
+             decided_at = now() - interval '2 days' - case run_id
+                 when '{one}' then interval '600 s' when '{two}' then interval '598 s'
+                 else interval '596 s' end;
          insert into messages_out (id, review_id, channel, kind, status, sent_at)
-             select gen_random_uuid(), id, 'slack', 'ask', 'sent', now() - interval '597 s'
+             select gen_random_uuid(), id, 'slack', 'ask', 'sent', now() - interval '597 s' - interval '2 days'
              from reviews where run_id = '{three}'"
     );
     by_hand(&house.store, &sql).await;
