@@ -14,6 +14,7 @@ pub mod channels;
 mod check;
 pub mod connectors;
 pub mod document;
+pub mod inputs;
 pub mod models;
 mod nearest;
 pub mod node;

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use steward::config::secret::Secret;
 use steward::config::workspace::Definitions;
 use steward::connectors::Connector;
 use steward::connectors::records::Records;
@@ -25,20 +23,20 @@ use steward::store::stages::Restage;
 use crate::support::forge::by_hand;
 use crate::support::model_server::{ModelServer, says};
 use crate::support::rig::{Rig, Scripted, call_out, define, step, version};
-use crate::support::{app, app_with, database, eventually};
+use crate::support::{app_with, database, eventually};
 
 const HASTY: Hasty = Hasty { within_ms: 5_000, in_a_row: 3 };
 
 /// An engine over one workflow that calls out, with an observer beside it.
-struct House {
-    rig: Rig,
-    store: Store,
-    definitions: Arc<Definitions>,
+pub struct House {
+    pub rig: Rig,
+    pub store: Store,
+    pub definitions: Arc<Definitions>,
     observer: Option<Observer>,
 }
 
 impl House {
-    async fn new(change: impl FnOnce(&mut Definitions)) -> Self {
+    pub async fn new(change: impl FnOnce(&mut Definitions)) -> Self {
         Self::of(vec![call_out("pay", None)], |_| EffectResult::Succeeded(json!({"ok": true})), change).await
     }
 
@@ -64,12 +62,12 @@ impl House {
         Self { rig, store, definitions: Arc::new(kept.unwrap()), observer: None }
     }
 
-    fn observed(mut self) -> Self {
+    pub fn observed(mut self) -> Self {
         self.observer = Some(Observer::start(self.rig.door.clone(), self.definitions.clone()));
         self
     }
 
-    async fn stop(self) {
+    pub async fn stop(self) {
         if let Some(observer) = self.observer {
             observer.stop().await;
         }
@@ -77,7 +75,7 @@ impl House {
     }
 
     /// Opens a run and decides what it asks.
-    async fn decided(&self, what: &str, verdict: Verdict) -> RunId {
+    pub async fn decided(&self, what: &str, verdict: Verdict) -> RunId {
         let run = self.rig.open_about(what, None).await.run();
         self.rig.decide(run, verdict).await;
         run
@@ -109,7 +107,7 @@ impl House {
         .await;
     }
 
-    async fn counted(&self, decisions: i64) {
+    pub async fn counted(&self, decisions: i64) {
         eventually(&format!("{decisions} decisions being counted"), || async {
             let counts = self.store.review_metrics(None, HASTY.within_ms).await.unwrap();
             let all = |of: &steward::store::metrics::ReviewMetrics| {
@@ -458,103 +456,4 @@ async fn a_rejected_sample_takes_trust_back_at_once_and_the_owner_sees_why() {
     );
     app.assert_chains_hold().await;
     app.stop().await;
-}
-
-#[tokio::test]
-async fn workflows_are_listed_and_changed_by_hand_and_what_does_not_exist_is_said() {
-    let app = app().await;
-    let listed = app.get("/api/v1/workflows").await;
-    let names: Vec<&str> =
-        listed["workflows"].as_array().unwrap().iter().map(|row| row["workflow"].as_str().unwrap()).collect();
-    assert!(names.contains(&"lead-intake") && !names.contains(&own::WORKFLOW), "{names:?}");
-    for (name, body) in
-        [("nothing", json!({})), (own::WORKFLOW, json!({})), ("lead-intake", json!({"version": 9}))]
-    {
-        for what in ["promote", "demote"] {
-            let path = format!("/api/v1/workflows/{name}/{what}");
-            let (status, problem) = app.call(Method::POST, &path, Some(body.clone())).await;
-            assert_eq!(status, StatusCode::NOT_FOUND, "{problem}");
-        }
-    }
-    let up = app.post("/api/v1/workflows/lead-intake/promote", json!({"version": 1})).await;
-    let down = app.post("/api/v1/workflows/lead-intake/demote", json!({})).await;
-    assert_eq!(
-        (&up["was"], &down["was"], &down["stage"]),
-        (&json!("supervised"), &json!("live"), &json!("supervised"))
-    );
-    let again = app.post("/api/v1/workflows/lead-intake/demote", json!({})).await;
-    assert_eq!(again["changed"], false);
-    let shown = app.get("/api/v1/workflows/lead-intake").await;
-    assert_eq!(shown["changes"].as_array().unwrap().len(), 2);
-    assert_eq!(shown["promote"], json!({"after": 20, "unchanged": 0.95}));
-    app.stop().await;
-}
-
-#[tokio::test]
-async fn numbers_are_for_the_token_and_for_the_scrapers_own_which_opens_nothing_else() {
-    let house = House::new(|_| {}).await.observed();
-    let run = house.decided("one", Verdict::Approved).await;
-    house.rig.becomes(run, "succeeded").await;
-    house.rig.open_about("two", None).await;
-    house.counted(1).await;
-    let state = steward::api::ApiState::new(
-        house.rig.door.clone(),
-        house.definitions.clone(),
-        &Secret::new("owner".to_owned()),
-        None,
-    );
-    let scraper = Secret::new("scraper".to_owned());
-    let router = steward::api::router(state.with_metrics_token(Some(&scraper)));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move { axum::serve(listener, router).await });
-    let client = reqwest::Client::new();
-    let get = async |path: &str, token: &str| {
-        let request = client.get(format!("http://{address}{path}")).bearer_auth(token);
-        let response = request.send().await.unwrap();
-        (response.status(), response.text().await.unwrap())
-    };
-    assert_eq!(get("/metrics", "nobody").await.0, StatusCode::UNAUTHORIZED);
-    assert_eq!(get("/api/v1/runs", "scraper").await.0, StatusCode::UNAUTHORIZED);
-    assert_eq!(get("/metrics/", "scraper").await.0, StatusCode::UNAUTHORIZED);
-    let (status, text) = get("/metrics", "scraper").await;
-    assert_eq!(status, StatusCode::OK);
-    assert_eq!(get("/metrics", "owner").await.0, StatusCode::OK);
-    for line in [
-        "steward_reviews_open{workflow=\"test\"} 1",
-        "steward_reviews_decided_total{workflow=\"test\",outcome=\"approved\"} 1",
-        "steward_reviews_unchanged_ratio{workflow=\"test\"} 1",
-        "steward_review_decision_seconds_count{workflow=\"test\"} 1",
-        "steward_runs{status=\"succeeded\"} 1",
-        "steward_effects{status=\"succeeded\"} 1",
-    ] {
-        assert!(text.lines().any(|found| found == line), "no {line} in\n{text}");
-    }
-    well_formed(&text);
-    let (_, reviews) = get("/api/v1/metrics/reviews?days=1", "owner").await;
-    let reviews: Value = serde_json::from_str(&reviews).unwrap();
-    let of = &reviews["workflows"][0];
-    assert_eq!((&of["workflow"], &of["open"], &of["approved"]), (&json!("test"), &json!(1), &json!(1)));
-    assert!(of["median_seconds"].as_f64().unwrap() >= 0.0);
-    assert_eq!(get("/api/v1/metrics/reviews?days=0", "owner").await.0, StatusCode::BAD_REQUEST);
-    house.stop().await;
-}
-
-/// Every sample stands in its family, which has help and a type before it and is told once.
-fn well_formed(text: &str) {
-    let (mut family, mut seen) = (String::new(), std::collections::BTreeSet::new());
-    for line in text.lines() {
-        if let Some(help) = line.strip_prefix("# HELP ") {
-            family = help.split(' ').next().unwrap().to_owned();
-            assert!(seen.insert(family.clone()), "{family} twice");
-        } else if let Some(of) = line.strip_prefix("# TYPE ") {
-            assert!(of.starts_with(&format!("{family} ")), "{line}");
-        } else {
-            let (name, value) = line.rsplit_once(' ').unwrap();
-            let name = name.split('{').next().unwrap();
-            let parts = [family.clone(), format!("{family}_sum"), format!("{family}_count")];
-            assert!(parts.iter().any(|part| part == name), "{line} stands in {family}");
-            assert!(value.parse::<f64>().is_ok(), "{line}");
-        }
-    }
 }

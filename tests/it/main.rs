@@ -34,6 +34,7 @@ mod models;
 mod money;
 mod money_runs;
 mod nodes;
+mod numbers;
 mod processes;
 mod records;
 mod retention;

@@ -10,11 +10,10 @@ use crate::config::check::Names;
 use crate::config::check::settings::secret;
 use crate::config::check::templates::{Place, Scope};
 use crate::config::document::Reporter;
+use crate::config::inputs::{batch_input, schedule_names};
 use crate::config::nearest;
 use crate::config::node::Path;
-use crate::config::workflow::{
-    RawBatch, RawDebounce, RawSchedule, RawTrigger, RawWorkflow, batch_input, email_input, schedule_names,
-};
+use crate::config::workflow::{RawBatch, RawDebounce, RawSchedule, RawTrigger, RawWorkflow, email_input};
 use crate::config::workspace::Trigger;
 use crate::domain::duration::Span;
 use crate::domain::gather::{Gather, LONGEST_WAIT};
