@@ -94,10 +94,7 @@ async fn bench() {
         }
     }
     for _ in 0..BURSTS {
-        let mut asked = Vec::new();
-        for opened in futures_util::future::join_all((0..BURST).map(|_| house.ask())).await {
-            asked.push(opened);
-        }
+        let asked = futures_util::future::join_all((0..BURST).map(|_| house.ask())).await;
         for one in &asked {
             let (slack, email) = (house.slack_has(one).await, house.mail_has(one).await);
             let proposed = house.entry(one.run, "effect.proposed").await;
