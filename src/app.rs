@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! definitions → address → lock → database → schema → lease → journal → ledger → models, connectors → engine
-//!      → door → intake, schedules, courier, filling → listener                   (stop: the same way back)
+//!      → door → intake, schedules, courier, observer, filling → listener         (stop: the same way back)
 //! ```
 
 pub mod presence;
@@ -41,6 +41,7 @@ use crate::orchestrator::door::Door;
 use crate::orchestrator::engine::{Engine, Parts};
 use crate::orchestrator::journal::Journal;
 use crate::orchestrator::lease::{LEASE, Lease};
+use crate::reviews::autonomy::Observer;
 use crate::reviews::channel::Channel;
 use crate::reviews::courier::Courier;
 use crate::reviews::slack::blocks::Look;
@@ -57,6 +58,9 @@ pub const STATE: &str = ".steward";
 
 /// The variable that holds the key of signatures on `/hooks/email`.
 const EMAIL_HOOK_SECRET: &str = "STEWARD_EMAIL_HOOK_SECRET";
+
+/// The variable that holds a token which reads `/metrics` and nothing else.
+const METRICS_TOKEN: &str = "STEWARD_METRICS_TOKEN";
 
 /// How long a database across a network may be silent before the connection counts as lost.
 const DATABASE_SILENCE: Duration = Duration::from_secs(15);
@@ -95,6 +99,7 @@ pub struct Service {
     courier: Courier,
     filling: AbortOnDropHandle<()>,
     slack: Option<slack::Running>,
+    observer: Observer,
     stop_listening: oneshot::Sender<()>,
     listening: Shared<BoxFuture<'static, ()>>,
     server: Option<Server>,
@@ -162,13 +167,16 @@ impl Service {
             channels,
         );
         let filling = filling::look_after(door.engine().store.clone(), door.engine().embedder.clone());
+        let observer = Observer::start(door.clone(), definitions.clone());
 
         let token = token(&state)?;
         let announcement = Announcement::make(&state, door.engine().node(), &format!("http://{address}"))?;
         let email_secret = SecretRef::Env(EMAIL_HOOK_SECRET.into()).resolve();
         let web = Web::new(definitions.channels.public_url.clone().map_or_else(|| local_url(address), Ok)?);
-        let api =
-            ApiState::new(door.clone(), definitions.clone(), &token, email_secret, web).with_slack(slack);
+        let metrics_token = SecretRef::Env(METRICS_TOKEN.into()).resolve();
+        let api = ApiState::new(door.clone(), definitions.clone(), &token, email_secret, web)
+            .with_slack(slack)
+            .with_metrics_token(metrics_token.as_ref());
         let router = ui::serve(api.clone());
         let (stop_listening, stopped) = oneshot::channel::<()>();
         let serving = axum::serve(listener, router).with_graceful_shutdown(stopped.map(|_| ()));
@@ -190,6 +198,7 @@ impl Service {
             courier,
             filling: AbortOnDropHandle::new(filling),
             slack: listening_to_slack,
+            observer,
             stop_listening,
             listening,
             server,
@@ -245,6 +254,7 @@ impl Service {
         }
         // A look under way goes on until the door is shut; its rows stay where they are then.
         self.schedules.stop(None);
+        self.observer.stop().await;
         self.courier.stop().await;
         self.filling.abort();
         if let Some(slack) = self.slack {

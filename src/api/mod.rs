@@ -6,8 +6,7 @@
 //! - [`extract`]: bodies and queries; [`problem`]: every error, RFC 9457; [`page`]: cursors;
 //! - `watch`: a run as it happens;
 //! - `runs`, `reviews` with `asides`, `notices`, `policy`, `schedules`, `spend`, `memory`, `models`, `calls`, `audit`,
-//!   `hooks`, `slack`, `health`: one file
-//!   per resource;
+//!   `workflows`, `metrics`, `hooks`, `slack`, `health`: one file per resource;
 //! - [`view`]: a run as people look at it, the same for every screen.
 
 mod asides;
@@ -21,6 +20,7 @@ pub mod guard;
 mod health;
 mod hooks;
 mod memory;
+mod metrics;
 mod models;
 mod notices;
 pub mod page;
@@ -37,6 +37,7 @@ mod spend;
 pub mod state;
 pub mod view;
 mod watch;
+mod workflows;
 
 pub use router::router;
 pub use state::ApiState;

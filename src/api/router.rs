@@ -5,8 +5,8 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{delete, get, post};
 
 use crate::api::{
-    ApiState, asides, audit, auth, calls, control, events, guard, health, hooks, memory, models, notices,
-    policy, problem, reviews, runs, schedules, sign_in, slack, spend, watch,
+    ApiState, asides, audit, auth, calls, control, events, guard, health, hooks, memory, metrics, models,
+    notices, policy, problem, reviews, runs, schedules, sign_in, slack, spend, watch, workflows,
 };
 
 /// Everything that Steward serves, with the `pages` of the web inbox. Every route asks for what [`auth::gate`]
@@ -45,6 +45,12 @@ pub fn router(state: ApiState, pages: Router<ApiState>) -> Router {
         .route("/api/v1/effects/{id}/call-back", post(asides::call_effect_back))
         .route("/api/v1/notices", get(notices::list))
         .route("/api/v1/notices/{id}/acknowledge", post(notices::acknowledge))
+        .route("/api/v1/workflows", get(workflows::list))
+        .route("/api/v1/workflows/{name}", get(workflows::show))
+        .route("/api/v1/workflows/{name}/promote", post(workflows::promote))
+        .route("/api/v1/workflows/{name}/demote", post(workflows::demote))
+        .route("/api/v1/metrics/reviews", get(metrics::reviews))
+        .route("/metrics", get(metrics::scrape))
         .route("/api/v1/schedules", get(schedules::list))
         .route("/api/v1/spend", get(spend::show))
         .route("/api/v1/memory", get(memory::list).post(memory::add))

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::api::metrics::Scrapes;
 use crate::api::problem::{Kind, Problem};
 use crate::api::session::Web;
 use crate::config::secret::Secret;
@@ -37,6 +38,9 @@ pub struct ApiState {
     pub web: Arc<Web>,
     /// The owner's Slack, if he has one.
     pub slack: Option<Arc<Slack>>,
+    /// SHA-256 of a token that reads `/metrics` and nothing else (`STEWARD_METRICS_TOKEN`).
+    pub metrics_digest: Option<Digest>,
+    pub(super) scrapes: Scrapes,
     pub(super) in_flight: Arc<Semaphore>,
     pub(super) emails: Arc<Semaphore>,
     pub(super) watchers: Arc<Semaphore>,
@@ -59,10 +63,19 @@ impl ApiState {
             email_secret: email_secret.map(Arc::new),
             web: Arc::new(web),
             slack: None,
+            metrics_digest: None,
+            scrapes: Scrapes::default(),
             in_flight: Arc::new(Semaphore::new(IN_FLIGHT)),
             emails: Arc::new(Semaphore::new(EMAILS)),
             watchers: Arc::new(Semaphore::new(WATCHERS)),
         }
+    }
+
+    /// Lets a scraper in with a token of its own.
+    #[must_use]
+    pub fn with_metrics_token(self, token: Option<&Secret>) -> Self {
+        let digest = token.map(|token| Digest::of_bytes(token.expose().as_bytes()));
+        Self { metrics_digest: digest, ..self }
     }
 
     /// The same with the owner's Slack.

@@ -26,8 +26,10 @@ pub mod run;
 pub mod runs;
 pub mod schedules;
 pub mod spend;
+mod stats;
 pub mod up;
 pub mod watch;
+pub mod workflows;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -68,6 +70,8 @@ enum Command {
     Schedules(schedules::SchedulesArgs),
     /// See what model calls cost, and what is left of each budget
     Spend(spend::SpendArgs),
+    /// See how far each workflow is trusted and what it has shown, and change that
+    Workflows(workflows::WorkflowsArgs),
     /// Decide what waits for you
     Reviews(reviews::ReviewsArgs),
     /// See what your rules make of an action, and try a change of them
@@ -201,6 +205,7 @@ async fn dispatch(command: Command) -> Result<(), Fail> {
         Command::Event(args) => events::run(args).await,
         Command::Schedules(args) => schedules::run(args).await,
         Command::Spend(args) => spend::run(args).await,
+        Command::Workflows(args) => workflows::run(args).await,
         Command::Reviews(args) => reviews::run(args).await,
         Command::Policy(args) => policy::run(args).await,
         Command::Effects(args) => asides::run(args).await,
@@ -250,6 +255,10 @@ mod tests {
             "spend",
             "login",
             "logout",
+            "workflows",
+            "workflows w",
+            "workflows promote w",
+            "reviews stats",
         ] {
             let args = format!("steward {command} --json --workspace w");
             assert!(Steward::try_parse_from(args.split(' ')).is_ok(), "{args}");

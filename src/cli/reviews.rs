@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::cli::client::Client;
 use crate::cli::render::render_review;
 use crate::cli::run::bytes;
+use crate::cli::stats::stats;
 use crate::cli::{Common, Fail, asides, form, ids, out};
 
 /// `steward reviews`.
@@ -35,6 +36,12 @@ enum Command {
         /// Go on behind an earlier page
         #[arg(long)]
         cursor: Option<String>,
+    },
+    /// Count: open, time to decide, shares unchanged and expired, by workflow
+    Stats {
+        /// Only what was decided in the last so many days
+        #[arg(long)]
+        days: Option<u32>,
     },
     /// Show what is asked, why, and what it rests on
     Show {
@@ -135,6 +142,7 @@ pub async fn run(args: ReviewsArgs) -> Result<(), Fail> {
         Command::List { status, limit, cursor } => {
             return list(&client, &status, limit, cursor.as_deref(), common.json).await;
         }
+        Command::Stats { days } => return stats(&client, days, common.json).await,
         Command::Show { id } => {
             let review = load(&client, &id).await?;
             return match common.json {

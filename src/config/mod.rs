@@ -6,10 +6,12 @@
 //! - [`inputs`]: what triggers bring;
 //! - [`document`] with [`node`]: YAML that remembers where everything stands; [`structure`]: its shape;
 //!   `check`: its meaning; [`problem`]: what the owner is told;
+//! - [`autonomy`]: how trust is earned, in the settings and in a workflow; [`inputs`]: what triggers make up;
 //! - [`schemas`]: the JSON Schemas editors use; [`template`]: the workspace an owner starts from;
 //! - [`secret`]: values that never appear in a log.
 
 pub mod agent;
+pub mod autonomy;
 pub mod channels;
 mod check;
 pub mod connectors;

@@ -7,6 +7,7 @@ use jiff::tz::TimeZone;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::config::autonomy::Autonomy;
 use crate::config::secret::SecretRef;
 use crate::domain::admission::AGEING;
 use crate::domain::budget;
@@ -50,6 +51,10 @@ pub struct Settings {
     /// What all model calls together may cost; without it there is no limit.
     #[serde(default)]
     pub budget: Spending,
+    /// When a workflow has earned to act without being asked first, and when no longer; a workflow may say
+    /// otherwise. Without it nothing is proposed.
+    #[serde(default)]
+    pub autonomy: Autonomy,
 }
 
 /// What all model calls together may cost, in the owner's days and months.

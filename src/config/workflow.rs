@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::config::autonomy::OfWorkflow;
 use crate::config::secret::SecretRef;
 use crate::domain::admission::Priority;
 use crate::domain::budget::Exhausted;
@@ -57,6 +58,10 @@ pub struct RawWorkflow {
     /// What counts for more than where it came from: the only way up, and in every ruling's reasons.
     #[serde(default)]
     pub trust: Option<crate::config::trust::RawTrust>,
+    /// When it has earned to act without being asked first, and when no longer; what is absent is as in
+    /// `config/settings.yaml`.
+    #[serde(default)]
+    pub autonomy: OfWorkflow,
     /// What a run gives to the workflow that opened it: templates over `input`, `steps` and `workspace`.
     #[serde(default)]
     pub output: Option<Value>,

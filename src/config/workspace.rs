@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::config::agent::{self, RawAgent};
+use crate::config::autonomy::OfWorkflow;
 use crate::config::channels::Channels;
 use crate::config::check::{self, Names};
 use crate::config::connectors::Connectors;
@@ -23,6 +24,7 @@ use crate::config::secret::{Secret, SecretRef};
 use crate::config::settings::{Settings, Workspace};
 use crate::config::structure::{read, schema_of};
 use crate::config::workflow::RawWorkflow;
+use crate::domain::autonomy::Rules;
 use crate::domain::gather::Gather;
 use crate::domain::ids::WorkflowName;
 use crate::domain::policy;
@@ -63,6 +65,8 @@ pub struct Definition {
     /// How long finished runs are kept; as the settings say when absent. Not part of the version: a new
     /// word of the owner's counts for the runs there are.
     pub retention: Option<Keep>,
+    /// When its stage changes, beside what the settings say; not part of the version either.
+    pub autonomy: OfWorkflow,
 }
 
 /// What opens a run by itself.
@@ -123,6 +127,13 @@ impl Definitions {
         let named = named.filter_map(|named| Some((named.place(), named.resolve()?)));
         let database = self.settings.database.iter().filter_map(|database| password(&database.url));
         named.chain(database).collect()
+    }
+
+    /// When the versions of a workflow change their stage.
+    #[must_use]
+    pub fn autonomy(&self, workflow: &WorkflowName) -> Rules {
+        let of_workflow = self.workflows.get(workflow).map(|definition| definition.autonomy.clone());
+        self.settings.autonomy.rules(&of_workflow.unwrap_or_default())
     }
 
     /// How long the runs of each workflow are kept.

@@ -7,6 +7,7 @@
 //! - [`email`]: `email.send`, over SMTP or into an outbox folder;
 //! - [`http`]: `http.request`, to allowed hosts alone;
 //! - [`records`]: `records.put`, into Steward's own memory;
+//! - [`stages`]: `workflow.stage`, how far a version is trusted;
 //! - [`registry`]: which connector serves which action.
 
 pub mod email;
@@ -15,6 +16,7 @@ pub mod http;
 mod params;
 pub mod records;
 pub mod registry;
+pub mod stages;
 
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;

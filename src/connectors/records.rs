@@ -33,6 +33,11 @@ impl Records {
         Self { store }
     }
 
+    /// What it writes into.
+    pub(super) fn store(&self) -> &Store {
+        &self.store
+    }
+
     async fn put(&self, call: &Call) -> EffectResult {
         let (name, new) = match new_version(call) {
             Ok(new) => (format!("{}/{}", new.kind, new.key), new),

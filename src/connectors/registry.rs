@@ -7,6 +7,7 @@ use crate::connectors::Connector;
 use crate::connectors::email::Email;
 use crate::connectors::http::Http;
 use crate::connectors::records::Records;
+use crate::connectors::stages::Stages;
 use crate::domain::action::{self, Action, Reach, Repeat};
 
 /// Every connector by the actions it serves.
@@ -19,7 +20,8 @@ impl Connectors {
     /// All connectors of a workspace.
     #[must_use]
     pub fn new(email: Email, http: Http, records: Records) -> Self {
-        Self::of([Arc::new(email) as Arc<dyn Connector>, Arc::new(http), Arc::new(records)])
+        let stages = Stages::new(records.store().clone());
+        Self::of([Arc::new(email) as Arc<dyn Connector>, Arc::new(http), Arc::new(records), Arc::new(stages)])
     }
 
     /// These connectors; of two that serve the same action, the later one.
@@ -59,11 +61,12 @@ mod tests {
     use crate::domain::action::ACTIONS;
     use crate::store::Store;
 
-    fn all() -> [Arc<dyn Connector>; 3] {
+    fn all() -> [Arc<dyn Connector>; 4] {
         let email = Email::new(&config::Email::default(), "outbox").unwrap();
         let http = Http::new(&config::Http::default()).unwrap();
         let records = Records::new(Store::new(tokio_postgres::Config::new()).unwrap());
-        [Arc::new(email), Arc::new(http), Arc::new(records)]
+        let stages = Stages::new(records.store().clone());
+        [Arc::new(email), Arc::new(http), Arc::new(records), Arc::new(stages)]
     }
 
     #[tokio::test]

@@ -146,7 +146,19 @@ pub const ACTIONS: &[ActionSpec] = &[
         answers: Label::System,
         about: "write what a record held before that version, unless it was changed since",
     },
+    ActionSpec {
+        name: STAGE_ACTION,
+        reach: Reach::Internal,
+        targets: &[],
+        required: &["workflow", "version", "was", "stage"],
+        optional: &["reason"],
+        answers: Label::System,
+        about: "change how far a version of a workflow is trusted",
+    },
 ];
+
+/// Changes how far a version is trusted. It is for Steward's own workflow alone: no file may name it.
+pub const STAGE_ACTION: &str = "workflow.stage";
 
 /// The action of that name.
 #[must_use]

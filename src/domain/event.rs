@@ -324,6 +324,9 @@ pub struct Question {
     pub step: StepId,
     /// The review that carries it.
     pub review: ReviewId,
+    /// Policy would have allowed it: it is shown as one of the sample.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub sampled: bool,
     /// What kind of answer is wanted.
     pub ask: Ask,
     /// One line.

@@ -12,6 +12,7 @@
 //! - [`verified`]: what is known for sure of a sender;
 //! - [`ladder`], [`notice`]: when the owner is told of a question, and what he is told unasked;
 //! - [`diff`]: what was changed between two texts, word by word;
+//! - [`autonomy`]: when a version has earned to be trusted further, and when no longer;
 //! - [`tool`]: what agents may look things up with; [`sampling`]: what is shown to the owner for good;
 //! - [`tier`]: which models are asked, in which order, and on what condition;
 //! - [`admission`]: who begins next when not everybody can;
@@ -22,6 +23,7 @@
 
 pub mod action;
 pub mod admission;
+pub mod autonomy;
 pub mod breaker;
 pub mod budget;
 pub mod diff;

@@ -101,6 +101,9 @@ impl Actor for Clock {
                     if let Err(error) = engine.look_at_pauses().await {
                         tracing::warn!(%error, "what the owner holds cannot be read; what was held is held on");
                     }
+                    if let Err(error) = engine.look_at_stages().await {
+                        tracing::warn!(%error, "how far versions are trusted cannot be read; what was known counts");
+                    }
                 });
             }
         }

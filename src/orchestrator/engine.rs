@@ -13,6 +13,7 @@ use uuid::{ContextV7, Uuid};
 use crate::config::workspace::Definitions;
 use crate::connectors::http::Getter;
 use crate::connectors::registry::Connectors;
+use crate::domain::autonomy::own;
 use crate::domain::digest::Digest;
 use crate::domain::ids::{NodeId, RunId, WorkflowName};
 use crate::domain::ladder::Terms;
@@ -35,6 +36,7 @@ use crate::orchestrator::wakeup::Wakeups;
 use crate::store::journal::seal::whole_microseconds;
 use crate::store::notices::News;
 use crate::store::pauses::Pauses;
+use crate::store::stages::{Restage, Restaged, StageRow};
 use crate::store::workflows::VersionRow;
 use crate::store::{Store, StoreError};
 
@@ -174,10 +176,11 @@ impl Engine {
             ids: Mutex::new(ContextV7::new()),
             supervisor: OnceLock::new(),
         };
-        for definition in definitions.workflows.values() {
-            let row = Arc::new(engine.store.keep_version(&definition.version).await?);
+        let own = own::version();
+        for version in definitions.workflows.values().map(|definition| &definition.version).chain([&own]) {
+            let row = Arc::new(engine.store.keep_version(version).await?);
             let mut versions = engine.lock();
-            versions.current.insert(definition.version.workflow.clone(), row.clone());
+            versions.current.insert(version.workflow.clone(), row.clone());
             versions.known.insert(row.digest, row);
         }
         Ok(engine)
@@ -267,10 +270,10 @@ impl Engine {
         self.lock().current.get(workflow).cloned()
     }
 
-    /// The workflows that can be run.
+    /// The owner's workflows that can be run.
     #[must_use]
     pub fn workflows(&self) -> Vec<WorkflowName> {
-        self.lock().current.keys().cloned().collect()
+        self.lock().current.keys().filter(|name| !own::is_own(name)).cloned().collect()
     }
 
     /// The version of that digest, wherever it is.
@@ -288,22 +291,50 @@ impl Engine {
         Ok(row)
     }
 
-    /// Changes how far a version is trusted, from the next transition on.
+    /// How far a version is trusted now: whoever holds its row may hold it for long.
+    #[must_use]
+    pub fn stage_of(&self, row: &VersionRow) -> Stage {
+        self.lock().known.get(&row.digest).map_or(row.stage, |known| known.stage)
+    }
+
+    /// Changes how far a version is trusted, from the next transition on; nothing when there is no such version.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn restage(&self, change: &Restage<'_>) -> Result<Option<Restaged>, StoreError> {
+        let restaged = self.store.restage(change).await?;
+        self.look_at_stages().await?;
+        Ok(restaged)
+    }
+
+    /// Changes how far a version is trusted, whatever it was.
     ///
     /// # Errors
     /// When the database does not answer or has no such version.
     pub async fn set_stage(&self, digest: Digest, stage: Stage) -> Result<(), StoreError> {
-        if !self.store.set_stage(digest, stage).await? {
-            return Err(StoreError::corrupt(format!("version {digest}"), "it is missing"));
-        }
-        let Some(row) = self.store.version(digest).await? else { return Ok(()) };
-        let row = Arc::new(row);
+        let (by, reason) = ("steward", "");
+        let change = Restage { version: digest, was: None, stage, by, reason, effect: None };
+        let restaged = self.restage(&change).await?;
+        restaged.map(|_| ()).ok_or_else(|| StoreError::corrupt(format!("version {digest}"), "it is missing"))
+    }
+
+    /// Looks how far the known versions are trusted now: another node, or an effect, may have changed it.
+    ///
+    /// # Errors
+    /// When the database does not answer; what was known before holds on.
+    pub async fn look_at_stages(&self) -> Result<(), StoreError> {
+        let known: Vec<Digest> = self.lock().known.keys().copied().collect();
+        let found = self.store.stages_of(&known).await?;
         let mut versions = self.lock();
-        versions.known.insert(digest, row.clone());
-        if let Some(current) = versions.current.get_mut(&row.version.workflow)
-            && current.digest == digest
-        {
-            *current = row;
+        for StageRow { digest, stage, .. } in found {
+            let Some(row) = versions.known.get(&digest).filter(|row| row.stage != stage) else { continue };
+            let row = Arc::new(VersionRow { stage, ..VersionRow::clone(row) });
+            versions.known.insert(digest, row.clone());
+            if let Some(current) = versions.current.get_mut(&row.version.workflow)
+                && current.digest == digest
+            {
+                *current = row;
+            }
         }
         Ok(())
     }

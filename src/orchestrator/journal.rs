@@ -5,6 +5,7 @@
 //! An acknowledged transition is durable. When the connection breaks in the middle, nobody knows
 //! whether the batch landed: the actor reconnects and looks each one up before it sends it again.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -36,6 +37,15 @@ pub type OnCommit = Box<dyn FnOnce(Result<(), CommitError>) + Send>;
 #[derive(Clone)]
 pub struct Journal {
     lanes: Vec<Lane>,
+}
+
+/// How much was written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Written {
+    /// Transitions, openings of runs included.
+    pub transitions: u64,
+    /// The batches they went in.
+    pub batches: u64,
 }
 
 /// One writer and what waits for it.
@@ -76,6 +86,15 @@ impl Journal {
         answer.await.map_err(|_| StoreError::Unavailable("this node is stopping".into()))?
     }
 
+    /// What its writers have brought to the database since they started, the refused included.
+    #[must_use]
+    pub fn written(&self) -> Written {
+        let sum = |of: fn(&Queue) -> &AtomicU64| {
+            self.lanes.iter().map(|lane| of(&lane.queue).load(Ordering::Relaxed)).sum()
+        };
+        Written { transitions: sum(|queue| &queue.transitions), batches: sum(|queue| &queue.batches) }
+    }
+
     fn lane(&self, run: RunId) -> &Lane {
         let slot = usize::from(run.0.as_bytes()[15]) % self.lanes.len();
         &self.lanes[slot]
@@ -105,7 +124,11 @@ impl Lane {
 /// What waits for a writer. Bounded by what is admitted: a run in motion has one transition on its way,
 /// a door has as many openings as it has askers.
 #[derive(Default)]
-struct Queue(Mutex<Waiting>);
+struct Queue {
+    waiting: Mutex<Waiting>,
+    transitions: AtomicU64,
+    batches: AtomicU64,
+}
 
 #[derive(Default)]
 struct Waiting {
@@ -145,7 +168,7 @@ impl Queue {
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner) // two lists: never half-changed
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner) // two lists: never half-changed
     }
 }
 
@@ -223,6 +246,9 @@ impl Actor for JournalActor {
 impl State {
     async fn write_all(&mut self) {
         while let Some(batch) = self.queue.take() {
+            let transitions = batch.commits.len() + batch.opens.len();
+            self.queue.transitions.fetch_add(transitions as u64, Ordering::Relaxed);
+            self.queue.batches.fetch_add(1, Ordering::Relaxed);
             write(&mut self.writer, &self.config, batch).await;
         }
     }

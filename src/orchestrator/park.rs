@@ -82,6 +82,7 @@ async fn park(
     let question = Question {
         review: ReviewId::derive(run, &step, nth),
         step,
+        sampled: false,
         ask: Ask::Parked,
         title: format!("{title} · Steward cannot go on with it"),
         reasons: vec![

@@ -317,7 +317,7 @@ impl State {
             &self.learnt,
             &Env {
                 version: &self.version,
-                stage: self.row.stage,
+                stage: self.engine.stage_of(&self.row),
                 policy: &self.engine.policy,
                 workspace: &self.engine.workspace,
                 repeat: &|action| connectors.repeat(action),

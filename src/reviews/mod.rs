@@ -10,9 +10,11 @@
 //! - [`aside`] is what may be done without deciding: comments and snoozes; [`mod@call_back`] is second
 //!   thoughts about what was approved;
 //! - [`rules`] tells what policy makes of an action, and what a change of it would have made of those that
-//!   were proposed.
+//!   were proposed;
+//! - [`autonomy`] counts what was decided, and asks whether a version may be trusted further.
 
 pub mod aside;
+pub mod autonomy;
 pub mod batch;
 pub mod call_back;
 pub mod channel;

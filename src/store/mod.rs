@@ -3,12 +3,14 @@
 //! - [`Store`] is the pool and the way in; [`error`] turns constraint names into typed errors;
 //! - [`runs`], [`effects`], [`reviews`], [`workflows`], [`records`], [`memory`], [`schedules`], [`gathered`]
 //!   are the aggregates;
+//! - [`decisions`] is what the owner decided, counted; [`stages`] how far versions are trusted;
 //! - [`sessions`] is who is signed in to the web inbox;
 //! - [`spend`] is the ledger of model calls;
 //! - [`events`] is what runs wait for, [`pauses`] what the owner holds, [`breakers`] whom nobody calls;
 //! - [`asides`] is what is said about reviews without deciding them, [`edits`] what was changed in drafts,
 //!   [`acquaintance`] what is known of whom they are about;
 //! - [`messages`] and [`notices`] are what the owner is told, [`mod@digest`] what his day was;
+//! - [`metrics`] is what is counted for people and monitoring;
 //! - [`admission`] is the queue of runs and the slots of concurrency keys;
 //! - [`journal`] is the group commit and what reads it back;
 //! - [`calls`] is what was said to models, and what may serve again;
@@ -25,6 +27,7 @@ pub mod audit;
 pub mod batches;
 pub mod breakers;
 pub mod calls;
+pub mod decisions;
 pub mod digest;
 pub mod edits;
 pub mod effects;
@@ -34,6 +37,7 @@ pub mod gathered;
 pub mod journal;
 pub mod memory;
 pub mod messages;
+pub mod metrics;
 pub mod migrate;
 pub mod nodes;
 pub mod notices;
@@ -49,6 +53,7 @@ pub mod runs;
 pub mod schedules;
 pub mod sessions;
 pub mod spend;
+pub mod stages;
 pub mod threads;
 pub mod wakeup;
 pub mod workflows;

@@ -73,14 +73,20 @@ impl Store {
         client.query_opt(statement, &[&&key.0[..]]).await?.as_ref().map(version_row).transpose()
     }
 
-    /// Changes how far a version is trusted; false when there is no such version.
+    /// The version of that number.
     ///
     /// # Errors
-    /// When the database does not answer.
-    pub async fn set_stage(&self, key: Digest, stage: Stage) -> Result<bool, StoreError> {
+    /// When the database does not answer or the definition cannot be read.
+    pub async fn numbered_version(
+        &self,
+        workflow: &WorkflowName,
+        number: i32,
+    ) -> Result<Option<VersionRow>, StoreError> {
         let client = self.client().await?;
-        let statement = "update workflow_versions set stage = $2 where digest = $1";
-        Ok(client.execute(statement, &[&&key.0[..], &stage.as_str()]).await? == 1)
+        let statement = "select digest, version, stage, definition from workflow_versions
+                         where workflow = $1 and version = $2";
+        let row = client.query_opt(statement, &[&workflow.as_str(), &number]).await?;
+        row.as_ref().map(version_row).transpose()
     }
 
     /// Which workflows have been seen here.

@@ -14,6 +14,7 @@ mod support;
 
 mod agents;
 mod api;
+mod autonomy;
 mod bad_input;
 mod batches;
 mod calls;
@@ -39,6 +40,7 @@ mod money_edges;
 mod money_runs;
 mod nodes;
 mod notices;
+mod numbers;
 mod policy;
 mod processes;
 mod records;

@@ -13,6 +13,7 @@ use crate::config::nearest;
 use crate::config::node::Path;
 use crate::config::secret::SecretRef;
 use crate::config::settings::Settings;
+use crate::domain::autonomy::Demote;
 use crate::domain::retention::{Keep, SHORTEST};
 
 /// A secret that is named but not there: what needs it is passed over until it is.
@@ -47,6 +48,9 @@ pub(in crate::config) fn settings(report: &mut Reporter<'_>, settings: &Settings
     money::spending(report, &settings.budget, currency);
     mailboxes(report, settings);
     retention(report, settings.retention);
+    if let Some(rule) = &settings.autonomy.demote {
+        demote(report, &Path::top().key("autonomy").key("demote"), rule);
+    }
     secret(report, &Path::top().key("database").key("url"), settings.database.as_ref().map(|d| &d.url));
 }
 
@@ -57,6 +61,14 @@ pub(super) fn retention(report: &mut Reporter<'_>, keep: Option<Keep>) {
         let message =
             format!("`{span}` is too short: a run's keys go with it, and senders may repeat for days");
         report.value(&Path::top().key("retention"), message, format!("write at least `{SHORTEST}`"));
+    }
+}
+
+/// A demotion that nothing brings about would only pretend.
+pub(super) fn demote(report: &mut Reporter<'_>, path: &Path, rule: &Demote) {
+    if rule.on.is_empty() && rule.below.is_none() {
+        let mend = "add `on: [rejected_sample, failed_undo]`, or `below: { unchanged: 0.8, of: 10 }`";
+        report.value(path, "nothing brings this about", mend);
     }
 }
 

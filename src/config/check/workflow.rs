@@ -13,6 +13,7 @@ use crate::config::node::Path;
 use crate::config::workflow::{RawConcurrency, RawStep, RawWorkflow};
 use crate::config::workspace::Definition;
 use crate::domain::admission::{Concurrency, Flow};
+use crate::domain::autonomy::{Cause, reaches_out};
 use crate::domain::duration::Span;
 use crate::domain::ids::{StepId, WorkflowName};
 use crate::domain::retry::Retry;
@@ -108,7 +109,8 @@ pub(in crate::config) fn resolve(report: &mut Reporter<'_>, raw: &RawWorkflow, n
         trust: trust::resolve(report, raw, &base, &outputs),
     };
     super::settings::retention(report, raw.retention);
-    Definition { triggers, version, retention: raw.retention }
+    autonomy(report, raw, &version);
+    Definition { triggers, version, retention: raw.retention, autonomy: raw.autonomy.clone() }
 }
 
 fn flow(raw: &RawWorkflow) -> Flow {
@@ -149,6 +151,27 @@ fn input(report: &mut Reporter<'_>, raw: &RawWorkflow) -> Value {
         }
     }
     input.clone()
+}
+
+/// What a threshold that can never count would only pretend.
+fn autonomy(report: &mut Reporter<'_>, raw: &RawWorkflow, version: &Version) {
+    let path = Path::top().key("autonomy");
+    let own = &raw.autonomy;
+    if own.by_hand && (own.promote.is_some() || own.demote.is_some()) {
+        let message = "`by_hand` means that no threshold counts";
+        report.value(&path.key("by_hand"), message, "take `by_hand` away, or the thresholds");
+    }
+    if own.promote.is_some() && reaches_out(version).is_empty() {
+        let message = "this workflow does nothing that leaves the house: there is nothing to be promoted for";
+        report.warn(&path.key("promote"), message, "take `promote` away");
+    }
+    if let Some(demote) = &own.demote {
+        super::settings::demote(report, &path.key("demote"), demote);
+        if demote.on.contains(&Cause::RejectedSample) && raw.sample.unwrap_or(0.0) == 0.0 {
+            let message = "no sample of this workflow is shown to you, so none can be rejected";
+            report.warn(&path.key("demote").key("on"), message, "add `sample:`, such as `sample: 0.05`");
+        }
+    }
 }
 
 /// What each step waits for: what its `needs` name, or else the one before it. Reports ids that stand

@@ -1,6 +1,7 @@
 //! Workspaces as owners break them: each kind of problem, its place and its mend.
 
 mod agents;
+mod autonomy;
 mod definitions;
 mod files;
 mod fuzz;

@@ -59,6 +59,7 @@ impl Planner<'_, '_> {
         let question = Question {
             step: step.id.clone(),
             review: self.next_review(&step.id),
+            sampled: false,
             ask,
             digest: match allows_micros {
                 None => Digest::of_json(&json!({"agent": agent.agent, "with": with})),

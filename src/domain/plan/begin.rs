@@ -193,7 +193,7 @@ impl Planner<'_, '_> {
         let facts = self.facts(step, wanted, &action, &labels, history);
         let case = Case { action: &action, spec, labels: &labels, facts: &facts };
         let decision = self.env.policy.judge(&case);
-        let decision = self.sampled(step, spec, decision);
+        let (decision, sampled) = self.sampled(step, spec, decision);
         let attempt = self.run.record(&step.id).attempt;
         let proposal = Proposal {
             step: step.id.clone(),
@@ -209,7 +209,7 @@ impl Planner<'_, '_> {
         self.emit("system", label, Event::EffectProposed(proposal.clone()))?;
         match proposal.decision.ruling {
             Ruling::Allow => self.let_go(step, Box::new(proposal)),
-            Ruling::Review => self.ask_for_approval(step, wanted, &proposal),
+            Ruling::Review => self.ask_for_approval(step, wanted, &proposal, sampled),
             Ruling::Deny => {
                 let reasons = proposal.decision.reasons.join("; ");
                 self.withdraw(&proposal, "policy denies it")?;
@@ -288,11 +288,13 @@ impl Planner<'_, '_> {
         step: &Step,
         wanted: &ActionStep,
         proposal: &Proposal,
+        sampled: bool,
     ) -> Result<(), IllegalEvent> {
         let shows = wanted.review.clone().unwrap_or_default();
         let question = Question {
             step: step.id.clone(),
             review: self.next_review(&step.id),
+            sampled,
             ask: Ask::Approval,
             title: format!("{} · {}", self.run.opened.title, step.title()),
             reasons: proposal.decision.reasons.clone(),
@@ -319,6 +321,7 @@ impl Planner<'_, '_> {
         let question = Question {
             step: step.id.clone(),
             review: self.next_review(&step.id),
+            sampled: false,
             ask: Ask::Question,
             digest: Digest::of_json(&json!({"ask": title, "form": wanted.form})),
             title,
@@ -349,6 +352,7 @@ impl Planner<'_, '_> {
         let question = Question {
             step: id.clone(),
             review: self.next_review(id),
+            sampled: false,
             ask: Ask::InDoubt,
             title: format!("{} · did `{}` happen?", self.run.opened.title, proposal.action.action),
             reasons: vec![

@@ -187,6 +187,7 @@ impl Planner<'_, '_> {
         let question = Question {
             step: undo.id.clone(),
             review: self.next_review(&undo.id),
+            sampled: false,
             ask: Ask::Undo,
             digest: Digest::of_json(&json!({"undo": undo.id, "error": evidence, "run": self.run.id,
                 "nth": self.run.record(&undo.id).reviews})),

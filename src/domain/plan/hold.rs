@@ -56,6 +56,6 @@ impl Planner<'_, '_> {
     ) -> Result<(), IllegalEvent> {
         let StepKind::Action(wanted) = &step.kind else { return Ok(()) };
         proposal.decision.reasons.insert(0, why.to_owned());
-        self.ask_for_approval(step, wanted, &proposal)
+        self.ask_for_approval(step, wanted, &proposal, false)
     }
 }

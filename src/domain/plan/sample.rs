@@ -16,21 +16,22 @@ use crate::domain::template;
 use crate::domain::workflow::Step;
 
 impl Planner<'_, '_> {
-    /// What policy allows becomes a review when it is one of the sample; a stricter ruling stays.
-    pub(super) fn sampled(&self, step: &Step, spec: &ActionSpec, mut decision: Decision) -> Decision {
+    /// What policy allows becomes a review when it is one of the sample; a stricter ruling stays. Whether it
+    /// became one is told besides.
+    pub(super) fn sampled(&self, step: &Step, spec: &ActionSpec, mut decision: Decision) -> (Decision, bool) {
         let share = self.env.version.sample.unwrap_or(0.0);
-        if decision.ruling == Ruling::Allow
+        let sampled = decision.ruling == Ruling::Allow
             && spec.reach == Reach::External
             && chosen(self.run.id, &step.id, share)
-            && self.is_fed_by_paid_models(step)
-        {
+            && self.is_fed_by_paid_models(step);
+        if sampled {
             let percent = (share * 1000.0).round() / 10.0;
             let reason =
                 format!("you asked to see {percent} % of what paid models lead to, and this is one of them");
             decision.ruling = Ruling::Review;
             decision.reasons.insert(0, reason);
         }
-        decision
+        (decision, sampled)
     }
 
     fn is_fed_by_paid_models(&self, step: &Step) -> bool {

@@ -274,7 +274,12 @@ impl Rig {
 
 /// Adds a workflow that nothing opens by itself.
 pub fn define(definitions: &mut Definitions, version: Version) {
-    let definition = Definition { triggers: Vec::new(), version: version.clone(), retention: None };
+    let definition = Definition {
+        triggers: Vec::new(),
+        version: version.clone(),
+        retention: None,
+        autonomy: Default::default(),
+    };
     definitions.workflows.insert(version.workflow.clone(), definition);
 }
 

@@ -13,6 +13,8 @@ pub struct Accepted {
     pub to: Vec<String>,
     /// The message as it was before dot-stuffing.
     pub bytes: Vec<u8>,
+    /// When it was accepted.
+    pub at: jiff::Timestamp,
 }
 
 /// The server; it ends with the test's runtime.
@@ -66,7 +68,8 @@ async fn serve(stream: TcpStream, accepted: Arc<Mutex<Vec<Accepted>>>) -> Option
             "DATA" => {
                 write.write_all(b"354 go ahead\r\n").await.ok()?;
                 let bytes = message(&mut lines).await?;
-                accepted.lock().unwrap().push(Accepted { from: from.clone(), to: to.clone(), bytes });
+                let at = jiff::Timestamp::now();
+                accepted.lock().unwrap().push(Accepted { from: from.clone(), to: to.clone(), bytes, at });
                 "250 queued\r\n".to_owned()
             }
             "QUIT" => {

@@ -1,0 +1,232 @@
+//! The observer: counts what the owner decided, and acts on what it shows. Where a version has earned trust
+//! or lost it, it opens a run of Steward's own workflow ([`crate::domain::autonomy::own`]), which asks or
+//! does; where approvals of high risk come too fast to have been read, it says so.
+//!
+//! It stands behind the decisions and holds none of them up. All it knows is in the database, and every
+//! proposal has a key: however many nodes observe, one occasion is asked about once.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::config::workspace::Definitions;
+use crate::domain::autonomy::own::{self, Proposal};
+use crate::domain::autonomy::{Due, Evidence, Hasty, Rules, judge, reaches_out, too_fast};
+use crate::domain::ids::{RunId, WorkflowName};
+use crate::domain::label::Label;
+use crate::domain::notice::{NoticeKind, Severity};
+use crate::orchestrator::control::{Control, ControlError, control};
+use crate::orchestrator::door::{Door, OpenError, Request};
+use crate::store::StoreError;
+use crate::store::decisions::{AT_ONCE, Shown};
+use crate::store::journal::Opened;
+use crate::store::notices::News;
+use crate::store::stages::StageRow;
+use crate::store::workflows::VersionRow;
+
+/// How often it looks for decisions.
+const POLL: Duration = Duration::from_secs(1);
+
+/// How often it looks at every workflow although nothing was decided: its own last words may have been lost.
+const ANYWAY: Duration = Duration::from_secs(60);
+
+/// Counted decisions that one round takes on, in thousands: the first round of an old installation has years.
+const BATCHES: usize = 100;
+
+/// Who withdraws a question that no longer stands.
+const WHO: &str = "steward";
+
+/// Observes, for one node.
+pub struct Observer {
+    work: JoinHandle<()>,
+}
+
+/// Why a round was not finished; the next one begins where it left off.
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("a change of stage cannot be proposed: {0}")]
+    Open(#[from] OpenError),
+    #[error("a question that no longer stands cannot be withdrawn: {0}")]
+    Control(#[from] ControlError),
+}
+
+struct Desk {
+    door: Door,
+    definitions: Arc<Definitions>,
+}
+
+/// What the last round saw.
+#[derive(Clone, Copy, Default)]
+struct Seen {
+    failed_undos: i64,
+    looked: Option<Instant>,
+}
+
+impl Observer {
+    /// Begins.
+    #[must_use]
+    pub fn start(door: Door, definitions: Arc<Definitions>) -> Self {
+        let desk = Arc::new(Desk { door, definitions });
+        Self { work: tokio::spawn(desk.work()) }
+    }
+
+    /// Ends. What was not counted is counted after the next start.
+    pub async fn stop(self) {
+        self.work.abort();
+        let _ = self.work.await; // it was cancelled
+    }
+}
+
+impl Desk {
+    async fn work(self: Arc<Self>) {
+        let mut seen = Seen::default();
+        loop {
+            // A task of its own: a crash must not end the observer.
+            let round = self.clone();
+            match tokio::spawn(async move { round.round(seen).await }).await {
+                Ok(Ok(now)) => seen = now,
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "decisions could not be looked at; the next look comes in a second");
+                }
+                Err(crash) => {
+                    tracing::error!(%crash, "the observer crashed; the next look comes in a second");
+                }
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    async fn round(&self, seen: Seen) -> Result<Seen, Trouble> {
+        let engine = self.door.engine();
+        if engine.lease.surely().is_none() {
+            return Ok(seen); // the others do it meanwhile
+        }
+        let hasty = self.definitions.settings.autonomy.hasty();
+        let (mut counted, mut fast) = (0, BTreeSet::new());
+        for _ in 0..BATCHES {
+            let batch = engine.store.count_decisions().await?;
+            counted += batch.len();
+            let too_fast = |looked: Option<i64>| looked.is_some_and(|looked| looked < hasty.within_ms);
+            fast.extend(batch.iter().filter(|one| too_fast(one.high_approval)).map(|one| one.by.clone()));
+            if batch.len() < AT_ONCE {
+                break;
+            }
+        }
+        for by in fast {
+            self.point_out(&by, hasty).await?;
+        }
+        let failed_undos = engine.store.failed_undos().await?;
+        let due = seen.looked.is_none_or(|at| at.elapsed() >= ANYWAY);
+        if counted == 0 && failed_undos == seen.failed_undos && !due {
+            return Ok(seen);
+        }
+        for workflow in engine.workflows() {
+            let Some(row) = engine.current(&workflow) else { continue };
+            self.look_at(&workflow, &row, hasty).await?;
+        }
+        Ok(Seen { failed_undos, looked: Some(Instant::now()) })
+    }
+
+    /// One workflow: is a change of its stage due, and is what was asked about it earlier still a question?
+    async fn look_at(&self, workflow: &WorkflowName, row: &VersionRow, hasty: Hasty) -> Result<(), Trouble> {
+        let store = &self.door.engine().store;
+        let rules = self.definitions.autonomy(workflow);
+        // The stage as it is, with since when: the engine's own may be a moment old.
+        let Some(staged) = store.stages_of(&[row.digest]).await?.pop() else { return Ok(()) };
+        let asked = store.open_proposals(row.digest).await?;
+        let here = staged.stage.as_str();
+        for (run, _) in asked.iter().filter(|(_, stage)| stage == here) {
+            self.withdraw(*run).await?;
+        }
+        if rules == Rules::default() || asked.iter().any(|(_, stage)| stage != here) {
+            return Ok(());
+        }
+        let latest = rules.demote.as_ref().and_then(|rule| rule.below).map_or(0, |below| below.of);
+        let shown = store.shown(row.digest, staged.staged_at, hasty, latest).await?;
+        let Shown { actions, rejected_samples, failed_undos, latest } = shown;
+        let evidence = Evidence {
+            stage: staged.stage,
+            reaches_out: reaches_out(&row.version),
+            actions,
+            rejected_samples,
+            failed_undos,
+            latest,
+        };
+        match judge(&rules, &evidence) {
+            Some(due) => self.propose(&staged, due, &evidence).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Opens the run that asks, or that does what the owner said is to be done by itself.
+    async fn propose(&self, staged: &StageRow, due: Due, evidence: &Evidence) -> Result<(), Trouble> {
+        let since = staged.staged_at.as_microsecond();
+        let key = format!("{}/{}/{since}/{}", staged.digest, due.stage.as_str(), due.occasion);
+        let proposal = Proposal {
+            workflow: staged.workflow.clone(),
+            number: staged.number,
+            version: staged.digest.to_string(),
+            was: staged.stage,
+            stage: due.stage,
+            automatic: due.automatic,
+            why: due.why,
+            decided: json!(evidence.actions),
+        };
+        let request = Request {
+            workflow: own::WORKFLOW.into(),
+            input: proposal.input(),
+            label: Label::System,
+            verified: None,
+            trigger: "autonomy",
+            key: Some(key),
+        };
+        if let Opened::New(run) = self.door.open(request).await? {
+            tracing::info!(%run, workflow = %staged.workflow, version = staged.number,
+                stage = due.stage.as_str(), automatic = due.automatic, "a change of stage is due");
+        }
+        Ok(())
+    }
+
+    /// Somebody was faster: what is asked is no question any more.
+    async fn withdraw(&self, run: RunId) -> Result<(), Trouble> {
+        match control(self.door.engine(), run, &Control::Cancel, WHO).await {
+            Ok(()) => {
+                self.door.wake(run);
+                Ok(())
+            }
+            // It was decided or ended in this moment.
+            Err(ControlError::Store(error)) => Err(error.into()),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Several in a row, or nothing is said: once may be a second look at what was read before.
+    async fn point_out(&self, by: &str, hasty: Hasty) -> Result<(), Trouble> {
+        let engine = self.door.engine();
+        let latest = engine.store.latest_high(by, hasty.in_a_row.max(1)).await?;
+        if !too_fast(hasty, &latest) {
+            return Ok(());
+        }
+        let seconds = hasty.within_ms as f64 / 1000.0;
+        let news = News {
+            kind: NoticeKind::Autonomy,
+            subject: &format!("hasty/{by}"),
+            severity: Severity::Warning,
+            title: "Approvals of high risk come faster than they can be read",
+            detail: &format!(
+                "The last {} approvals of high risk ({by}) each came within {seconds} s of being shown or of the \
+                 decision before. They do not count towards letting a workflow act by itself.",
+                latest.len()
+            ),
+            run: None,
+        };
+        engine.tell_owner(&news).await;
+        Ok(())
+    }
+}
