@@ -5,6 +5,7 @@
 //!   are the aggregates;
 //! - [`spend`] is the ledger of model calls;
 //! - [`events`] is what runs wait for, [`pauses`] what the owner holds, [`breakers`] whom nobody calls;
+//! - [`mail`] is what goes with mail to the owner;
 //! - [`messages`] and [`notices`] are what the owner is told;
 //! - [`admission`] is the queue of runs and the slots of concurrency keys;
 //! - [`journal`] is the group commit and what reads it back;
@@ -24,6 +25,7 @@ pub mod error;
 pub mod events;
 pub mod gathered;
 pub mod journal;
+pub mod mail;
 pub mod memory;
 pub mod messages;
 pub mod migrate;
