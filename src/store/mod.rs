@@ -6,7 +6,7 @@
 //! - [`spend`] is the ledger of model calls;
 //! - [`events`] is what runs wait for, [`pauses`] what the owner holds, [`breakers`] whom nobody calls;
 //! - [`mail`] is what goes with mail to the owner;
-//! - [`messages`] and [`notices`] are what the owner is told;
+//! - [`messages`] and [`notices`] are what the owner is told, [`mod@digest`] what his day was;
 //! - [`admission`] is the queue of runs and the slots of concurrency keys;
 //! - [`journal`] is the group commit and what reads it back;
 //! - [`calls`] is what was said to models, and what may serve again;
@@ -20,6 +20,7 @@ pub mod admission;
 pub mod audit;
 pub mod breakers;
 pub mod calls;
+pub mod digest;
 pub mod effects;
 pub mod error;
 pub mod events;

@@ -57,7 +57,7 @@ pub struct NoticeRow {
     pub over_at: Option<Timestamp>,
 }
 
-const COLUMNS: &str = "id, kind, subject, severity, title, detail, run_id, times, first_at, last_at, \
+pub(super) const COLUMNS: &str = "id, kind, subject, severity, title, detail, run_id, times, first_at, last_at, \
                        acknowledged_at, acknowledged_by, over_at";
 
 impl Store {
