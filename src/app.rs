@@ -6,6 +6,7 @@
 //! ```
 
 pub mod presence;
+mod replies;
 
 use std::fs::{File, TryLockError};
 use std::net::SocketAddr;
@@ -36,12 +37,16 @@ use crate::orchestrator::door::Door;
 use crate::orchestrator::engine::{Engine, Parts};
 use crate::orchestrator::journal::Journal;
 use crate::orchestrator::lease::{LEASE, Lease};
+use crate::reviews;
 use crate::reviews::channel::Channel;
 use crate::reviews::courier::Courier;
+use crate::reviews::email::{ByEmail, Desk};
 use crate::store::postgres::Server;
 use crate::store::{Store, migrate};
 use crate::telemetry;
+use crate::triggers::email::authentic::Authenticator;
 use crate::triggers::files::{self, Intake};
+use crate::triggers::mail::Mailroom;
 use crate::triggers::schedule::{self, Schedules};
 
 /// The folder of a workspace that Steward keeps to itself.
@@ -65,6 +70,8 @@ pub struct Options {
     pub listen: Option<SocketAddr>,
     /// The database to use, whatever the environment and the settings say.
     pub database: Option<Config>,
+    /// Tells whom mail is from, if not by the name service of this machine.
+    pub authenticator: Option<Authenticator>,
     /// Told one line per stage that takes over a second.
     pub progress: Box<dyn Fn(&str) + Send + Sync>,
 }
@@ -73,6 +80,8 @@ pub struct Options {
 pub struct Service {
     /// The way to the orchestrator.
     pub door: Door,
+    /// Where mail comes in.
+    pub mail: Arc<Mailroom>,
     /// What the owner defined.
     pub definitions: Arc<Definitions>,
     /// Where it listens.
@@ -144,12 +153,19 @@ impl Service {
         };
         let engine = Arc::new(Engine::new(parts, &definitions).await?);
         let door = Door::start(engine).await?;
-        let intake =
-            Intake { door: door.clone(), definitions: definitions.clone(), folder: state.join("inbox") };
+        let desk =
+            mail_desk(&definitions, door.engine().store.clone(), state.join("outbox"), address).await?;
+        let mail = Arc::new(Mailroom {
+            door: door.clone(),
+            definitions: definitions.clone(),
+            authenticator: options.authenticator.map_or_else(authenticator, Ok)?,
+            aside: desk.clone().map(|desk| replies::aside(desk, door.clone())),
+        });
+        let intake = Intake { mail: mail.clone(), folder: state.join("inbox") };
         let (intake, _) = Actor::spawn(None, intake, ()).await?;
         schedule::register(&door, &definitions).await?;
         let (schedules, _) = Actor::spawn(None, Schedules { door: door.clone() }, ()).await?;
-        let channels = ways_to_the_owner(&definitions);
+        let channels = ways_to_the_owner(desk.clone());
         let courier = Courier::start(
             door.engine().clone(),
             definitions.channels.clone(),
@@ -160,7 +176,13 @@ impl Service {
         let token = token(&state)?;
         let announcement = Announcement::make(&state, door.engine().node(), &format!("http://{address}"))?;
         let email_secret = SecretRef::Env(EMAIL_HOOK_SECRET.into()).resolve();
-        let router = api::router(ApiState::new(door.clone(), definitions.clone(), &token, email_secret));
+        let router = api::router(ApiState::new(
+            door.clone(),
+            definitions.clone(),
+            (mail.clone(), desk),
+            &token,
+            email_secret,
+        ));
         let (stop_listening, stopped) = oneshot::channel::<()>();
         let serving = axum::serve(listener, router).with_graceful_shutdown(stopped.map(|_| ()));
         let serving = tokio::spawn(async move {
@@ -171,6 +193,7 @@ impl Service {
         let listening = serving.map(|_| ()).boxed().shared();
         Ok(Self {
             door,
+            mail,
             definitions,
             address,
             token,
@@ -269,8 +292,43 @@ pub async fn asked_to_stop() {
 }
 
 /// The channels of `config/channels.yaml`.
-fn ways_to_the_owner(_definitions: &Definitions) -> Vec<Arc<dyn Channel>> {
-    Vec::new()
+fn ways_to_the_owner(desk: Option<Arc<Desk>>) -> Vec<Arc<dyn Channel>> {
+    let email = desk.map(|desk| Arc::new(ByEmail(desk)) as Arc<dyn Channel>);
+    email.into_iter().collect()
+}
+
+/// Mail to the owner, if `config/channels.yaml` has any.
+async fn mail_desk(
+    definitions: &Definitions,
+    store: Store,
+    outbox: PathBuf,
+    address: SocketAddr,
+) -> Result<Option<Arc<Desk>>> {
+    let Some(email) = &definitions.channels.email else { return Ok(None) };
+    let workspace = &definitions.settings.workspace;
+    let parts = reviews::email::Parts {
+        store,
+        post: Email::new(&definitions.connectors.email, outbox)?,
+        owner: workspace.email.clone(),
+        url: match &definitions.channels.public_url {
+            Some(url) => url.clone(),
+            None => format!("http://{address}/").parse()?,
+        },
+        zone: definitions.settings.zone(),
+        currency: workspace.currency.clone(),
+    };
+    Ok(Some(Arc::new(Desk::new(parts, email).await?)))
+}
+
+/// Who mail is from, by the name servers of this machine. Without any, all mail is unproven: it still comes in.
+fn authenticator() -> Result<Authenticator> {
+    match Authenticator::system() {
+        Ok(authenticator) => Ok(authenticator),
+        Err(error) => {
+            tracing::warn!(%error, "nobody can be asked whom mail is from: it counts as unproven");
+            Ok(Authenticator::fixed([])?)
+        }
+    }
 }
 
 fn workspace_value(definitions: &Definitions) -> serde_json::Value {

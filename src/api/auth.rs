@@ -17,6 +17,10 @@ pub const OPEN: [&str; 2] = ["/livez", "/readyz"];
 /// Paths below this one prove who sends in their own way: a signature, or the token after all.
 pub const SIGNED: &str = "/hooks/";
 
+/// Paths below these prove themselves by the secret in them, which was mailed to the owner: the page of one
+/// review, and what ends the digest.
+pub const MAILED: [&str; 2] = ["/r/", "/u/"];
+
 /// The name by which the command line makes itself known.
 pub const CLI_AGENT: &str = "steward-cli";
 
@@ -48,7 +52,8 @@ pub(super) async fn require(State(state): State<ApiState>, mut request: Request,
 }
 
 fn is_open(uri: &Uri) -> bool {
-    OPEN.contains(&uri.path()) || uri.path().starts_with(SIGNED)
+    let path = uri.path();
+    OPEN.contains(&path) || path.starts_with(SIGNED) || MAILED.iter().any(|mailed| path.starts_with(mailed))
 }
 
 /// Checks the bearer token (RFC 6750). Digests are compared, in constant time: neither the token's
@@ -108,11 +113,15 @@ mod tests {
     fn nothing_but_health_and_hooks_is_open() {
         let open = |path: &str| is_open(&path.parse().unwrap());
         assert!(open("/livez") && open("/readyz?x=1") && open("/hooks/email"));
+        assert!(open("/r/x") && open("/u/x"));
         for path in [
             "/",
             "/livez/",
             "/livezz",
             "/hooks",
+            "/r",
+            "/u",
+            "/runs/x",
             "/api/v1/runs",
             "/nothing",
             "//livez",

@@ -3,6 +3,7 @@
 //! - [`state`]: what handlers share;
 //! - [`auth`]: who may come in, and the few doors without a key; [`guard`]: time, load and panics;
 //! - [`extract`]: bodies and queries; [`problem`]: every error, RFC 9457; [`page`]: cursors;
+//! - `links`: what mailed links open, `link_page` what it looks like;
 //! - `watch`: a run as it happens;
 //! - `runs`, `reviews`, `schedules`, `spend`, `memory`, `models`, `calls`, `audit`, `hooks`, `health`: one file
 //!   per resource;
@@ -17,6 +18,8 @@ pub mod extract;
 pub mod guard;
 mod health;
 mod hooks;
+mod link_page;
+mod links;
 mod memory;
 mod models;
 pub mod page;

@@ -5,8 +5,8 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
 
 use crate::api::{
-    ApiState, audit, auth, calls, control, events, guard, health, hooks, memory, models, problem, reviews,
-    runs, schedules, spend, watch,
+    ApiState, audit, auth, calls, control, events, guard, health, hooks, links, memory, models, problem,
+    reviews, runs, schedules, spend, watch,
 };
 
 /// Everything that Steward serves. Every route asks for the token, but for those in [`auth::OPEN`].
@@ -16,6 +16,8 @@ pub fn router(state: ApiState) -> Router {
         .route("/readyz", get(health::readyz))
         .route("/hooks/email", post(hooks::email))
         .route("/hooks/{path}", post(hooks::webhook))
+        .route("/r/{secret}", get(links::show).post(links::decide))
+        .route("/u/{token}", get(links::digest).post(links::want_digest))
         .route("/api/v1/runs", get(runs::list).post(runs::open))
         .route("/api/v1/runs/{id}", get(runs::show))
         .route("/api/v1/runs/{id}/journal", get(runs::journal))

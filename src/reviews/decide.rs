@@ -159,7 +159,8 @@ fn questions(verdict: &Verdict) -> Vec<String> {
 }
 
 /// The verdicts that a question takes. A deadline's `expired` is the clock's alone.
-fn fitting(ask: Ask, has_form: bool) -> &'static [&'static str] {
+#[must_use]
+pub fn fitting(ask: Ask, has_form: bool) -> &'static [&'static str] {
     match (ask, has_form) {
         (Ask::Approval, _) => &["approved", "edited", "rejected"],
         (Ask::Answer, _) | (Ask::Question, true) => &["answered", "rejected"],

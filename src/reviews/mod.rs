@@ -11,5 +11,6 @@ pub mod channel;
 pub mod courier;
 pub mod decide;
 pub mod digest;
+pub mod email;
 
 pub use decide::{DecideRefusal, decide};

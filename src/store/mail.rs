@@ -61,9 +61,8 @@ impl Store {
             )
             .await?;
         let life = life.as_secs_f64();
-        let row = client
-            .query_one(&statement, &[&&hash.0[..], &review.0, &&about.0[..], &approver, &life])
-            .await?;
+        let row =
+            client.query_one(&statement, &[&&hash.0[..], &review.0, &&about.0[..], &approver, &life]).await?;
         Ok(row.get(0))
     }
 
@@ -90,15 +89,21 @@ impl Store {
         }))
     }
 
-    /// Uses a link up. False when it was used or is no longer good: of two that use it at once, one does.
+    /// Uses a link up. False when it was used or is no longer good: of two that use it at once, one does. A use
+    /// that a crash kept from deciding anything holds for a minute.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn use_link(&self, hash: Digest) -> Result<bool, StoreError> {
         let client = self.client().await?;
-        let statement = "update link_tokens set used_at = now()
-                         where hash = $1 and used_at is null and expires_at > now()";
-        let statement = client.prepare_cached(statement).await?;
+        let statement = client
+            .prepare_cached(
+                "update link_tokens t set used_at = now()
+                 where hash = $1 and expires_at > now()
+                   and (used_at is null or used_at < now() - interval '1 minute')
+                   and exists (select from reviews r where r.id = t.review_id and r.status = 'open')",
+            )
+            .await?;
         Ok(client.execute(&statement, &[&&hash.0[..]]).await? == 1)
     }
 
@@ -128,7 +133,7 @@ impl Store {
         client.execute(&keep.await?, &[&&fresh[..]]).await?;
         let row = client.query_one("select key from mail_keys", &[]).await?;
         let key: &[u8] = row.get(0);
-        key.try_into().map_err(|_| StoreError::corrupt("the key of mail".into(), "it has no 32 bytes"))
+        key.try_into().map_err(|_| StoreError::corrupt("the key of mail", "it has no 32 bytes"))
     }
 
     /// Begins to deal with a reply; false when it was dealt with. One that a crash interrupted is dealt with
@@ -146,9 +151,8 @@ impl Store {
             )
             .await?;
         let (fingerprint, review) = (&reply.fingerprint.0[..], reply.review.map(|review| review.0));
-        let began = client
-            .execute(&statement, &[&fingerprint, &review, &reply.message_id, &reply.sender])
-            .await?;
+        let began =
+            client.execute(&statement, &[&fingerprint, &review, &reply.message_id, &reply.sender]).await?;
         Ok(began == 1)
     }
 
@@ -161,6 +165,22 @@ impl Store {
         let statement =
             client.prepare_cached("update mail_replies set did = $2 where fingerprint = $1").await?;
         client.execute(&statement, &[&&fingerprint.0[..], &did]).await?;
+        Ok(())
+    }
+
+    /// Keeps what a reply remarks about its review.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn keep_comment(
+        &self,
+        fingerprint: Digest,
+        review: ReviewId,
+        text: &str,
+    ) -> Result<(), StoreError> {
+        let client = self.client().await?;
+        let statement = "update mail_replies set comment = $3 where fingerprint = $1 and review_id = $2";
+        client.execute(statement, &[&&fingerprint.0[..], &review.0, &text]).await?;
         Ok(())
     }
 
@@ -208,6 +228,9 @@ impl Store {
         let client = self.client().await?;
         let statement = "update reviews set snoozed_until = $2, tell_at = $2
                          where id = $1 and status = 'open'";
-        Ok(client.execute(statement, &[&review.0 as &(dyn tokio_postgres::types::ToSql + Sync), &until]).await? == 1)
+        Ok(client
+            .execute(statement, &[&review.0 as &(dyn tokio_postgres::types::ToSql + Sync), &until])
+            .await?
+            == 1)
     }
 }

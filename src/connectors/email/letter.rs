@@ -3,9 +3,7 @@
 
 use jiff::Timestamp;
 use lettre::address::Address;
-use lettre::message::header::{
-    self, ContentType, HeaderName, HeaderValue, InReplyTo, MessageId, References,
-};
+use lettre::message::header::{self, ContentType, HeaderName, HeaderValue, InReplyTo, MessageId, References};
 use lettre::message::{Mailbox, Mailboxes, Message, MultiPart, SinglePart};
 
 use super::message::{Ids, Mail, body, check_lines, date, message_id, subject};

@@ -119,10 +119,19 @@ mod tests {
 
     #[test]
     fn the_first_word_is_the_command_and_anything_else_a_comment() {
-        assert_eq!(said("Reject: too expensive\nask again in May"), Command::Reject("too expensive\nask again in May".into()));
-        assert_eq!(said("comment please use her first name"), Command::Comment("please use her first name".into()));
+        assert_eq!(
+            said("Reject: too expensive\nask again in May"),
+            Command::Reject("too expensive\nask again in May".into())
+        );
+        assert_eq!(
+            said("comment please use her first name"),
+            Command::Comment("please use her first name".into())
+        );
         assert_eq!(said("Please use her first name."), Command::Comment("Please use her first name.".into()));
-        assert_eq!(said("rejection is not what I want"), Command::Comment("rejection is not what I want".into()));
+        assert_eq!(
+            said("rejection is not what I want"),
+            Command::Comment("rejection is not what I want".into())
+        );
         assert_eq!(said(" \n\n"), Command::Nothing);
     }
 
@@ -156,7 +165,8 @@ mod tests {
         assert_eq!(said(german), Command::Comment("Bitte kürzer".into()));
         let signed = "snooze 2h\n--\nMara\nreject everything";
         assert!(matches!(said(signed), Command::Snooze(_)));
-        let outlook = "Hello there my friend\n\n________________________________\nFrom: Steward <s@x.example>\nreject";
+        let outlook =
+            "Hello there my friend\n\n________________________________\nFrom: Steward <s@x.example>\nreject";
         assert_eq!(said(outlook), Command::Comment("Hello there my friend".into()));
         let above = "> reject this?\nNo, keep it as it is";
         assert_eq!(said(above), Command::Comment("No, keep it as it is".into()));

@@ -10,11 +10,9 @@ use sha2::Sha256;
 use subtle::ConstantTimeEq;
 use uuid::Uuid;
 
+use crate::config::channels::REPLY_NAME;
 use crate::domain::digest::Digest;
 use crate::domain::ids::ReviewId;
-
-/// The longest part of an address before the @ (RFC 5321, 4.5.3.1.1).
-const LOCAL: usize = 64;
 
 /// Bytes of the HMAC in an address: 80 bits, for what is tried by sending a mail each time.
 const TAG: usize = 10;
@@ -23,7 +21,7 @@ const TAG: usize = 10;
 const KEY: usize = 26 + 16;
 
 /// The longest name that a key fits behind.
-pub const NAME: usize = LOCAL - KEY - 1;
+pub const NAME: usize = REPLY_NAME;
 
 /// RFC 4648, section 6, in small letters.
 const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
