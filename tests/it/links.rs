@@ -183,6 +183,12 @@ async fn a_second_delivery_has_the_same_message_id_and_a_reminder_stands_in_the_
         (post.found().len() > 1).then_some(())
     })
     .await;
+    eventually("the second try noted", || async {
+        let (client, connection) = post.app.store.config().connect(tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        client.query_opt("select 1 from messages_out where status = 'sent'", &[]).await.unwrap().map(drop)
+    })
+    .await;
     let again = post.nth(2).await;
     assert_eq!(again.message_id, first.message_id);
     assert_ne!(again.link(), first.link(), "a secret is never written down: each try has its own");

@@ -64,28 +64,32 @@ async fn a_forged_reply_does_nothing() {
     let good = post.from_owner(&to, words);
     let unsigned = good.split_once("From: ").map(|(_, rest)| format!("From: {rest}")).unwrap();
     let beside = format!("To: {to_other}\r\nTo: {to}");
+    // A mail of the owner's own to somebody else, sent on to a question.
+    let sent_on = format!("Delivered-To: {to}\r\n{}", post.from_owner("friend@elsewhere.example", words));
+    let unproven = "nothing proves who sent it";
     let forged = [
-        ("nothing proves who sent it", unsigned),
-        ("nothing proves who sent it", good.replace("\r\nreject", "\r\nreject all")),
-        ("nothing proves who sent it", post.signed("evil.example", OWNER, &to, words, "")),
-        ("nothing proves who sent it", post.signed("unknown.example", OWNER, &to, words, "")),
-        ("it is not from the owner", post.signed("evil.example", "eve@evil.example", &to, words, "")),
-        ("it is not from the owner", post.signed(DOMAIN, &format!("eve@{DOMAIN}"), &to, words, "")),
-        // A mail of the owner's own to somebody else, sent on to a question.
+        (&review, unproven, unsigned),
+        (&review, unproven, good.replace("\r\nreject", "\r\nreject all")),
+        (&review, unproven, post.signed("evil.example", OWNER, &to, words, "")),
+        (&review, unproven, post.signed("unknown.example", OWNER, &to, words, "")),
         (
-            "the owner did not address it to this question",
-            format!("Delivered-To: {to}\r\n{}", post.from_owner("friend@elsewhere.example", words)),
+            &review,
+            "it is not from the owner",
+            post.signed("evil.example", "eve@evil.example", &to, words, ""),
         ),
-        ("nothing proves who sent it", good.replace(&format!("To: {to}"), &beside)),
+        (&review, "it is not from the owner", post.signed(DOMAIN, &format!("eve@{DOMAIN}"), &to, words, "")),
+        (&review, "the owner did not address it to this question", sent_on),
+        // A second header beside the one that he signed.
+        (
+            &other,
+            "the owner did not address it to this question",
+            good.replace(&format!("To: {to}"), &beside),
+        ),
     ];
-    for (why, raw) in forged {
-        let did = post.reply(&review, raw.clone()).await;
-        let did_other = post.app.store.replies(other.id).await.unwrap().pop().unwrap_or_default();
-        assert!(
-            did == format!("ignored: {why}") || did_other == format!("ignored: {why}"),
-            "{why}: {did}\n{raw}"
-        );
+    for (of, why, raw) in forged {
+        assert_eq!(post.reply(of, raw.clone()).await, format!("ignored: {why}"), "{raw}");
     }
+    let good = post.from_owner(&to, words);
     // The owner's answer to one question, sent on to the other one: its own address still stands in it, signed.
     let replayed = format!("Delivered-To: {to_other}\r\n{good}");
     let did = post.reply(&other, replayed).await;

@@ -39,6 +39,11 @@ fn written_about(hostile: &str, body: &Value) -> Written {
     review(&row(hostile, body), &ways, false)
 }
 
+/// The same without line ends.
+fn words(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 #[test]
 fn a_review_says_why_what_and_on_what_it_rests() {
     let Written { subject, text, html } =
@@ -56,7 +61,8 @@ fn a_review_says_why_what_and_on_what_it_rests() {
         "A reply never approves.",
         "asks you to sign in",
     ] {
-        assert!(text.contains(said), "{said:?} is not in:\n{text}");
+        let is_there = text.contains(said) || words(&text).contains(&words(said));
+        assert!(is_there, "{said:?} is not in:\n{text}");
     }
     assert!(html.contains(&format!("<a href=\"{LINK}\"")));
     assert!(html.contains("Nora &lt;nora@flowers.example&gt;"));

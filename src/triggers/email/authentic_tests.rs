@@ -68,6 +68,15 @@ async fn nothing_is_proven_without_a_signature_by_another_domain_or_over_other_w
 }
 
 #[tokio::test]
+async fn a_header_that_was_added_beside_a_signed_one_is_not_covered() {
+    let key = Key::new();
+    let signed = String::from_utf8(key.sign("harbour.example", MAIL).to_vec()).unwrap();
+    let beside = signed.replacen("To: ", "To: another@harbour.example\r\nTo: ", 1);
+    let proof = knowing(&key, &[]).proof(beside.into()).await.unwrap();
+    assert!(!proof.covers("to") && proof.covers("subject"));
+}
+
+#[tokio::test]
 async fn a_signature_over_a_part_of_the_body_proves_nothing() {
     let key = Key::new();
     let signer = DkimSigner::from_key(Ed25519Key::from_pkcs8_der(&key.pkcs8).unwrap());
