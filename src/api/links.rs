@@ -177,3 +177,7 @@ fn verdict(form: &Form, behind: &Behind) -> Result<Verdict, String> {
         _ => Err("Nothing was decided: the form says neither yes nor no.".into()),
     }
 }
+
+#[cfg(test)]
+#[path = "links_tests.rs"]
+mod tests;

@@ -222,8 +222,10 @@ impl Replies {
     async fn explain(&self, reply: &Reply, why: &'static str) -> Result<Outcome, StoreError> {
         let written = write::explanation(why, &self.desk.page("/"));
         let key = format!("reply {}", reply.digest);
-        let parent = format!("<{}>", reply.message_id);
-        let sent = Sent { follows: Some(&parent), ..Sent::default() };
+        let sound =
+            reply.message_id.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'<' && byte != b'>');
+        let parent = sound.then(|| format!("<{}>", reply.message_id));
+        let sent = Sent { follows: parent.as_deref(), ..Sent::default() };
         let mail = self.desk.addressed(&key, &written, self.door.engine().now(), sent);
         if let Err(error) = self.desk.post.post(&mail).await {
             tracing::warn!(%error, "the owner could not be told what became of a reply");
