@@ -6,6 +6,7 @@
 //! ```
 
 pub mod presence;
+mod replies;
 
 use std::fs::{File, TryLockError};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -41,15 +42,19 @@ use crate::orchestrator::door::Door;
 use crate::orchestrator::engine::{Engine, Parts};
 use crate::orchestrator::journal::Journal;
 use crate::orchestrator::lease::{LEASE, Lease};
+use crate::reviews;
 use crate::reviews::autonomy::Observer;
 use crate::reviews::channel::Channel;
 use crate::reviews::courier::Courier;
+use crate::reviews::email::{ByEmail, Desk};
 use crate::reviews::slack::blocks::Look;
 use crate::reviews::slack::{self, Slack};
 use crate::store::postgres::Server;
 use crate::store::{Store, migrate};
 use crate::telemetry;
+use crate::triggers::email::authentic::Authenticator;
 use crate::triggers::files::{self, Intake};
+use crate::triggers::mail::Mailroom;
 use crate::triggers::schedule::{self, Schedules};
 use crate::ui;
 
@@ -77,6 +82,8 @@ pub struct Options {
     pub listen: Option<SocketAddr>,
     /// The database to use, whatever the environment and the settings say.
     pub database: Option<Config>,
+    /// Tells whom mail is from, if not by the name service of this machine.
+    pub authenticator: Option<Authenticator>,
     /// Told one line per stage that takes over a second.
     pub progress: Box<dyn Fn(&str) + Send + Sync>,
 }
@@ -85,6 +92,8 @@ pub struct Options {
 pub struct Service {
     /// The way to the orchestrator.
     pub door: Door,
+    /// Where mail comes in.
+    pub mail: Arc<Mailroom>,
     /// What the owner defined.
     pub definitions: Arc<Definitions>,
     /// Where it listens.
@@ -153,13 +162,20 @@ impl Service {
         let parts = Parts { clock: lease.clock(), lease, store, journal, connectors, embedder, models };
         let engine = Arc::new(Engine::new(parts, &definitions).await?);
         let door = Door::start(engine).await?;
-        let intake =
-            Intake { door: door.clone(), definitions: definitions.clone(), folder: state.join("inbox") };
+        let desk =
+            mail_desk(&definitions, door.engine().store.clone(), state.join("outbox"), address).await?;
+        let mail = Arc::new(Mailroom {
+            door: door.clone(),
+            definitions: definitions.clone(),
+            authenticator: options.authenticator.map_or_else(authenticator, Ok)?,
+            aside: desk.clone().map(|desk| replies::aside(desk, door.clone())),
+        });
+        let intake = Intake { mail: mail.clone(), folder: state.join("inbox") };
         let (intake, _) = Actor::spawn(None, intake, ()).await?;
         schedule::register(&door, &definitions).await?;
         let (schedules, _) = Actor::spawn(None, Schedules { door: door.clone() }, ()).await?;
         let (slack, listening_to_slack) = open_slack(&door, &definitions, address)?;
-        let channels = ways_to_the_owner(slack.clone());
+        let channels = ways_to_the_owner(slack.clone(), desk.clone());
         let courier = Courier::start(
             door.engine().clone(),
             definitions.channels.clone(),
@@ -174,9 +190,10 @@ impl Service {
         let email_secret = SecretRef::Env(EMAIL_HOOK_SECRET.into()).resolve();
         let web = Web::new(definitions.channels.public_url.clone().map_or_else(|| local_url(address), Ok)?);
         let metrics_token = SecretRef::Env(METRICS_TOKEN.into()).resolve();
-        let api = ApiState::new(door.clone(), definitions.clone(), &token, email_secret, web)
-            .with_slack(slack)
-            .with_metrics_token(metrics_token.as_ref());
+        let api =
+            ApiState::new(door.clone(), definitions.clone(), (mail.clone(), desk), &token, email_secret, web)
+                .with_slack(slack)
+                .with_metrics_token(metrics_token.as_ref());
         let router = ui::serve(api.clone());
         let (stop_listening, stopped) = oneshot::channel::<()>();
         let serving = axum::serve(listener, router).with_graceful_shutdown(stopped.map(|_| ()));
@@ -188,6 +205,7 @@ impl Service {
         let listening = serving.map(|_| ()).boxed().shared();
         Ok(Self {
             door,
+            mail,
             definitions,
             address,
             token,
@@ -331,8 +349,44 @@ fn open_slack(
 }
 
 /// The channels of `config/channels.yaml`.
-fn ways_to_the_owner(slack: Option<Arc<Slack>>) -> Vec<Arc<dyn Channel>> {
-    slack.into_iter().map(|slack| slack as Arc<dyn Channel>).collect()
+fn ways_to_the_owner(slack: Option<Arc<Slack>>, desk: Option<Arc<Desk>>) -> Vec<Arc<dyn Channel>> {
+    let slack = slack.map(|slack| slack as Arc<dyn Channel>);
+    let email = desk.map(|desk| Arc::new(ByEmail(desk)) as Arc<dyn Channel>);
+    slack.into_iter().chain(email).collect()
+}
+
+/// Mail to the owner, if `config/channels.yaml` has any.
+async fn mail_desk(
+    definitions: &Definitions,
+    store: Store,
+    outbox: PathBuf,
+    address: SocketAddr,
+) -> Result<Option<Arc<Desk>>> {
+    let Some(email) = &definitions.channels.email else { return Ok(None) };
+    let workspace = &definitions.settings.workspace;
+    let parts = reviews::email::Parts {
+        store,
+        post: Email::new(&definitions.connectors.email, outbox)?,
+        owner: workspace.email.clone(),
+        url: match &definitions.channels.public_url {
+            Some(url) => url.clone(),
+            None => format!("http://{address}/").parse()?,
+        },
+        zone: definitions.settings.zone(),
+        currency: workspace.currency.clone(),
+    };
+    Ok(Some(Arc::new(Desk::new(parts, email).await?)))
+}
+
+/// Who mail is from, by the name servers of this machine. Without any, all mail is unproven: it still comes in.
+fn authenticator() -> Result<Authenticator> {
+    match Authenticator::system() {
+        Ok(authenticator) => Ok(authenticator),
+        Err(error) => {
+            tracing::warn!(%error, "nobody can be asked whom mail is from: it counts as unproven");
+            Ok(Authenticator::fixed([])?)
+        }
+    }
 }
 
 fn workspace_value(definitions: &Definitions) -> serde_json::Value {

@@ -31,6 +31,9 @@ pub const PAGES: [&str; 5] = ["/", "/live", "/reviews/", "/runs/", "/sign-out"];
 
 /// What a monitoring system reads.
 const METRICS: &str = "/metrics";
+/// Paths below these prove themselves by the secret in them, which was mailed to the owner: the page of one
+/// review, and what ends the digest.
+pub const MAILED: [&str; 2] = ["/r/", "/u/"];
 
 /// The name by which the command line makes itself known.
 pub const CLI_AGENT: &str = "steward-cli";
@@ -45,6 +48,8 @@ pub enum Gate {
     Open,
     /// What its handler asks for.
     Signed,
+    /// The secret in the path, which its handler looks up.
+    Mailed,
     /// Nothing, but a form must come from a page of ours.
     Visitor,
     /// A session, and for a form its token.
@@ -61,6 +66,7 @@ pub fn gate(path: &str) -> Gate {
     match path {
         _ if OPEN.contains(&path) || path.starts_with(STATIC) => Gate::Open,
         _ if path.starts_with(SIGNED) => Gate::Signed,
+        _ if MAILED.iter().any(|mailed| path.starts_with(mailed)) => Gate::Mailed,
         SIGN_IN => Gate::Visitor,
         _ if PAGES.iter().any(|page| is_page(&page)) => Gate::Session,
         _ => Gate::Token,
@@ -85,7 +91,7 @@ impl Caller {
 /// Lets a request through that has what its path asks for.
 pub(super) async fn require(State(state): State<ApiState>, request: Request, next: Next) -> Response {
     let admitted = match gate(request.uri().path()) {
-        Gate::Open | Gate::Signed => Ok(request),
+        Gate::Open | Gate::Signed | Gate::Mailed => Ok(request),
         Gate::Token => with_token(&state, request),
         Gate::Visitor => with_form(&state, request, None).await,
         Gate::Session => with_session(&state, request).await,
@@ -228,6 +234,8 @@ mod tests {
             ("/static/steward.css", Gate::Open),
             ("/hooks/email", Gate::Signed),
             ("/sign-in", Gate::Visitor),
+            ("/r/x", Gate::Mailed),
+            ("/u/x", Gate::Mailed),
             ("/", Gate::Session),
             ("/live", Gate::Session),
             ("/reviews/x", Gate::Session),
@@ -246,6 +254,8 @@ mod tests {
             "/sign-in/x",
             "/reviews",
             "/live/",
+            "/r",
+            "/u",
             "/api/v1/runs",
             "/nothing",
             "//",

@@ -47,7 +47,13 @@ pub(super) async fn load(State(state): State<ApiState>, request: Request, next: 
 
 /// A panic in a handler is an answer without details; the panic hook has logged it.
 pub(super) async fn panics(request: Request, next: Next) -> Response {
-    let path = request.uri().path().to_owned();
+    let path = request.uri().path();
+    // What stands behind it in a mailed link is a secret.
+    let path = auth::MAILED
+        .iter()
+        .find(|mailed| path.starts_with(*mailed))
+        .map_or(path, |mailed| *mailed)
+        .to_owned();
     match AssertUnwindSafe(next.run(request)).catch_unwind().await {
         Ok(response) => response,
         Err(_) => Problem::internal(format!("a handler of {path} panicked")).into_response(),

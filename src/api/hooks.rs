@@ -58,7 +58,7 @@ pub(super) async fn email(
             return Err(Problem::new(Kind::Unauthorized, "naming a workflow takes the token"));
         }
     }
-    let taken = mail::open(&state.door, &state.definitions, raw, query.workflow).await?;
+    let taken = mail::open(&state.mail, raw, query.workflow).await?;
     Ok(taken_in(taken))
 }
 
@@ -102,6 +102,7 @@ fn taken_in(taken: Taken) -> Response {
             let body = json!({"run": null, "created": false, "gathered": new, "due_at": due_at});
             (StatusCode::ACCEPTED, Json(body)).into_response()
         }
+        Taken::Aside => (StatusCode::OK, Json(json!({"run": null, "created": false}))).into_response(),
     }
 }
 

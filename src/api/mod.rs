@@ -4,6 +4,7 @@
 //! - [`auth`]: who may come in, and the few doors without a key; [`guard`]: time, load and panics;
 //! - [`session`]: who is signed in to the pages, and whose form is ours;
 //! - [`extract`]: bodies and queries; [`problem`]: every error, RFC 9457; [`page`]: cursors;
+//! - `links`: what mailed links open, `link_page` what it looks like;
 //! - `watch`: a run as it happens;
 //! - `runs`, `reviews` with `asides`, `notices`, `policy`, `schedules`, `spend`, `memory`, `models`, `calls`, `audit`,
 //!   `workflows`, `metrics`, `hooks`, `slack`, `health`: one file per resource;
@@ -19,6 +20,8 @@ pub mod extract;
 pub mod guard;
 mod health;
 mod hooks;
+mod link_page;
+mod links;
 mod memory;
 mod metrics;
 mod models;

@@ -345,6 +345,7 @@ impl From<MailError> for Problem {
             MailError::Unreadable(_) => Self::new(Kind::NotAnEmail, error),
             MailError::NoWorkflow { .. } => Self::new(Kind::NoMailbox, error),
             MailError::Open(error) => error.into(),
+            MailError::Aside(error) => error.into(),
             MailError::Internal(error) => Self::internal(error),
         }
     }

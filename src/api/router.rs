@@ -5,8 +5,8 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{delete, get, post};
 
 use crate::api::{
-    ApiState, asides, audit, auth, calls, control, events, guard, health, hooks, memory, metrics, models,
-    notices, policy, problem, reviews, runs, schedules, sign_in, slack, spend, watch, workflows,
+    ApiState, asides, audit, auth, calls, control, events, guard, health, hooks, links, memory, metrics,
+    models, notices, policy, problem, reviews, runs, schedules, sign_in, slack, spend, watch, workflows,
 };
 
 /// Everything that Steward serves, with the `pages` of the web inbox. Every route asks for what [`auth::gate`]
@@ -18,6 +18,8 @@ pub fn router(state: ApiState, pages: Router<ApiState>) -> Router {
         .route("/hooks/email", post(hooks::email))
         .route("/hooks/slack", post(slack::interact))
         .route("/hooks/{path}", post(hooks::webhook))
+        .route("/r/{secret}", get(links::show).post(links::decide))
+        .route("/u/{token}", get(links::digest).post(links::want_digest))
         .route("/api/v1/runs", get(runs::list).post(runs::open))
         .route("/api/v1/runs/{id}", get(runs::show))
         .route("/api/v1/runs/{id}/journal", get(runs::journal))

@@ -11,8 +11,10 @@ use crate::config::secret::Secret;
 use crate::config::workspace::Definitions;
 use crate::domain::digest::Digest;
 use crate::orchestrator::door::Door;
+use crate::reviews::email::Desk;
 use crate::reviews::slack::Slack;
 use crate::store::Store;
+use crate::triggers::mail::Mailroom;
 
 /// Requests served at once: more than any screen asks for, few enough to fit in memory.
 const IN_FLIGHT: usize = 256;
@@ -28,6 +30,10 @@ const WATCHERS: usize = 64;
 pub struct ApiState {
     /// The way to the orchestrator.
     pub door: Door,
+    /// Where mail comes in.
+    pub mail: Arc<Mailroom>,
+    /// Mail to the owner, where there is any.
+    pub desk: Option<Arc<Desk>>,
     /// What the owner wrote.
     pub definitions: Arc<Definitions>,
     /// SHA-256 of the bearer token; the token itself is not kept.
@@ -52,12 +58,15 @@ impl ApiState {
     pub fn new(
         door: Door,
         definitions: Arc<Definitions>,
+        (mail, desk): (Arc<Mailroom>, Option<Arc<Desk>>),
         token: &Secret,
         email_secret: Option<Secret>,
         web: Web,
     ) -> Self {
         Self {
             door,
+            mail,
+            desk,
             definitions,
             token_digest: Digest::of_bytes(token.expose().as_bytes()),
             email_secret: email_secret.map(Arc::new),

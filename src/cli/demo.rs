@@ -95,6 +95,7 @@ pub async fn run(args: DemoArgs) -> Result<(), Fail> {
         workspace: folder.clone(),
         listen: Some(args.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)))),
         database: None,
+        authenticator: None,
         progress: Box::new(out::note),
     };
     let service = Service::start(options).await?;
@@ -141,7 +142,7 @@ async fn show(service: &Service, folder: &Path) -> Result<Figures> {
     out::note(&format!("inbox      {} emails\n", INBOX.len()));
     let mut runs = Vec::with_capacity(INBOX.len());
     for (name, raw) in INBOX {
-        let taken = mail::open(&service.door, &service.definitions, Bytes::from_static(raw), None)
+        let taken = mail::open(&service.mail, Bytes::from_static(raw), None)
             .await
             .with_context(|| format!("{name} was refused"))?;
         runs.extend(taken.run().map(|run| (*name, run))); // none of the example's mailboxes waits for more

@@ -27,6 +27,7 @@ pub async fn up(args: UpArgs) -> Result<(), Fail> {
         workspace: workspace(args.workspace.as_deref()),
         listen: args.listen,
         database: None,
+        authenticator: None,
         progress: Box::new(out::note),
     };
     let service = Service::start(options).await?;

@@ -82,6 +82,10 @@ pub struct Slack {
     pub api: Option<Url>,
 }
 
+/// The longest name, before the @, of an address for replies: a key of 42 characters and a plus stand behind it,
+/// and all of it fits into 64 (RFC 5321, 4.5.3.1.1).
+pub const REPLY_NAME: usize = 21;
+
 /// Mail to the owner. It leaves through the server of `connectors.yaml`.
 #[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -89,8 +93,8 @@ pub struct Email {
     /// Where it goes; the owner's address of the settings when absent.
     #[serde(default)]
     pub to: Option<String>,
-    /// The address replies come back to: mail to `NAME+KEY@DOMAIN` must reach Steward. Without one, nobody
-    /// can answer by mail, only by the link.
+    /// The address replies come back to: mail to `NAME+KEY@DOMAIN` must reach Steward. Its name has at most 21
+    /// characters and no plus. Without one, nobody can answer by mail, only by the link.
     #[serde(default)]
     pub reply_to: Option<String>,
     /// How long a link lives; `3d` when absent.

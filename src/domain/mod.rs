@@ -41,6 +41,7 @@ pub mod money;
 pub mod notice;
 pub mod plan;
 pub mod policy;
+pub mod proof;
 pub mod quiet;
 pub mod retention;
 pub mod retry;

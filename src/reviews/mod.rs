@@ -3,7 +3,7 @@
 //! A review is opened by the plan of a run ([`crate::domain::plan`]) and kept by [`crate::store::reviews`].
 //!
 //! - [`courier`] tells the owner of it, over one [`channel`] after the other, and of notices, which
-//!   [`escalate`] finds; [`slack`] is one of the channels, [`mod@digest`] his day in one message;
+//!   [`escalate`] finds; [`slack`] and [`email`] are the channels, [`mod@digest`] his day in one message;
 //! - [`mod@shown`] is a review as every surface shows it;
 //! - [`mod@decide`] takes what comes back from the owner, whatever the channel: it alone knows which verdict
 //!   fits which question; [`batch`] takes one word for several;
@@ -21,6 +21,7 @@ pub mod channel;
 pub mod courier;
 pub mod decide;
 pub mod digest;
+pub mod email;
 pub mod escalate;
 pub mod rules;
 pub mod shown;

@@ -11,6 +11,7 @@
 //!   [`acquaintance`] what is known of whom they are about;
 //! - [`messages`] and [`notices`] are what the owner is told, [`mod@digest`] what his day was;
 //! - [`metrics`] is what is counted for people and monitoring;
+//! - [`mail`] is what goes with mail to the owner;
 //! - [`admission`] is the queue of runs and the slots of concurrency keys;
 //! - [`journal`] is the group commit and what reads it back;
 //! - [`calls`] is what was said to models, and what may serve again;
@@ -35,6 +36,7 @@ pub mod error;
 pub mod events;
 pub mod gathered;
 pub mod journal;
+pub mod mail;
 pub mod memory;
 pub mod messages;
 pub mod metrics;

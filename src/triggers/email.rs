@@ -3,6 +3,7 @@
 //! | where | what |
 //! |---|---|
 //! | [`parse`] | raw bytes in, [`Email`] or a precise [`EmailError`] out |
+//! | [`authentic`] | whether a message comes from the domain that it names; asks the name service |
 //! | `headers` | one entity split into headers and content; typed header access |
 //! | `mime` | the walk over the parts: which text is the body, what is attached |
 //! | `html` | an HTML part as the text a reader sees |
@@ -13,6 +14,7 @@
 //! few hundred thousand times fits into a mail of ordinary size and overflows the stack when such
 //! a tree is dropped.
 
+pub mod authentic;
 mod headers;
 mod html;
 mod mime;

@@ -18,11 +18,9 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
-use crate::config::workspace::Definitions;
-use crate::orchestrator::door::Door;
 use crate::triggers::email::{EmailError, MAX_EMAIL};
 use crate::triggers::gather::Taken;
-use crate::triggers::mail::{self, MailError};
+use crate::triggers::mail::{self, MailError, Mailroom};
 
 /// How often the folder is looked at: soon enough for a person who waits, rarely enough to cost nothing.
 const POLL: Duration = Duration::from_millis(500);
@@ -38,10 +36,8 @@ const BATCH: usize = 64;
 
 /// Watches one folder.
 pub struct Intake {
-    /// The way to the orchestrator.
-    pub door: Door,
-    /// Which mailbox belongs to which workflow.
-    pub definitions: Arc<Definitions>,
+    /// Where mail comes in.
+    pub mail: Arc<Mailroom>,
     /// The folder; it and its `done` and `refused` are made when they are missing.
     pub folder: PathBuf,
 }
@@ -99,12 +95,12 @@ impl Actor for Intake {
                     || state.pause_until.is_some_and(|until| until > tokio::time::Instant::now()) => {}
             Msg::Tick => {
                 state.busy = true;
-                let (door, definitions) = (self.door.clone(), self.definitions.clone());
+                let mail = self.mail.clone();
                 let (folder, seen) = (self.folder.clone(), std::mem::take(&mut state.seen));
                 tokio::spawn(async move {
                     let deliver = |raw| {
-                        let (door, definitions) = (door.clone(), definitions.clone());
-                        async move { mail::open(&door, &definitions, raw, None).await }
+                        let mail = mail.clone();
+                        async move { mail::open(&mail, raw, None).await }
                     };
                     let left = look(&folder, &seen, SystemTime::now(), deliver).await;
                     let _ = myself.cast(Msg::Done(left));

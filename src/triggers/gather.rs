@@ -34,6 +34,8 @@ pub enum Taken {
         /// Whether it is new; not for the same delivery again.
         new: bool,
     },
+    /// It was for Steward itself, and has none.
+    Aside,
 }
 
 impl Taken {
@@ -42,7 +44,7 @@ impl Taken {
     pub fn run(self) -> Option<RunId> {
         match self {
             Self::Run(opened) => Some(opened.run()),
-            Self::Gathered { .. } => None,
+            Self::Gathered { .. } | Self::Aside => None,
         }
     }
 }
@@ -52,6 +54,7 @@ impl std::fmt::Display for Taken {
         match self {
             Self::Run(opened) => write!(f, "run {}", opened.run()),
             Self::Gathered { due_at: Some(at), .. } => write!(f, "a group that opens its run at {at}"),
+            Self::Aside => f.write_str("Steward itself"),
             Self::Gathered { due_at: None, .. } => f.write_str("a group that is about to open its run"),
         }
     }

@@ -1,19 +1,27 @@
 //! A raw message opens a run: which mailbox it belongs to, which workflow listens there, and the key
-//! under which the same message opens nothing a second time.
+//! under which the same message opens nothing a second time. Mail that is for nobody's workflow but for
+//! Steward itself is put [`Aside`] and never opens one.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use serde_json::Value;
 use uuid::Uuid;
 
 use crate::config::settings::Settings;
 use crate::config::workspace::{Definitions, Trigger};
+use crate::domain::digest::Digest;
 use crate::domain::event::Topic;
 use crate::domain::gather::Gather;
 use crate::domain::ids::{HappeningId, RunId, WorkflowName};
 use crate::domain::label::Label;
+use crate::domain::proof::Proof;
 use crate::orchestrator::door::{Door, OpenError, Request};
+use crate::store::StoreError;
 use crate::store::events::Happening;
 use crate::store::journal::Opened;
+use crate::triggers::email::authentic::Authenticator;
 use crate::triggers::email::{self, Email, EmailError};
 use crate::triggers::gather::{self, Taken};
 
@@ -23,6 +31,39 @@ const MAX_HEADERS: usize = 128 * 1024;
 /// Headers that the receiving mail server writes: they name the mailbox itself, where `To` and `Cc`
 /// are the sender's words.
 const ENVELOPE: [&str; 2] = ["delivered-to", "x-original-to"];
+
+/// Where mail comes in, whatever the door.
+pub struct Mailroom {
+    /// The way to the orchestrator.
+    pub door: Door,
+    /// Which mailbox belongs to which workflow.
+    pub definitions: Arc<Definitions>,
+    /// Tells who mail is from.
+    pub authenticator: Authenticator,
+    /// Takes mail that is for no workflow.
+    pub aside: Option<Arc<dyn Aside>>,
+}
+
+/// Takes mail to addresses that no workflow listens to, such as replies to Steward's own.
+pub trait Aside: Send + Sync {
+    /// Whether mail to one of these addresses is its own.
+    fn wants(&self, recipients: &[String]) -> bool;
+
+    /// Takes it.
+    fn take<'a>(&'a self, arrived: Arrived<'a>) -> BoxFuture<'a, Result<(), StoreError>>;
+}
+
+/// Mail that is put aside.
+pub struct Arrived<'a> {
+    /// Its content: the sender's claims.
+    pub email: &'a Email,
+    /// Whom it was sent to, those its own mail server wrote first.
+    pub recipients: &'a [String],
+    /// SHA-256 of its bytes.
+    pub digest: Digest,
+    /// What proves the sender.
+    pub proof: Option<Proof>,
+}
 
 /// Why a message opened no run.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +82,9 @@ pub enum MailError {
     /// The run was not opened.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// It is for Steward itself, which could not take it.
+    #[error(transparent)]
+    Aside(StoreError),
     /// A fault in Steward.
     #[error("reading the email broke off: {0}")]
     Internal(String),
@@ -53,6 +97,7 @@ impl MailError {
         match self {
             Self::Unreadable(_) | Self::NoWorkflow { .. } | Self::Internal(_) => false,
             Self::Open(error) => error.retryable(),
+            Self::Aside(_) => true,
         }
     }
 }
@@ -62,30 +107,45 @@ impl MailError {
 ///
 /// # Errors
 /// See [`MailError`]; nothing was opened then.
-pub async fn open(
-    door: &Door,
-    definitions: &Definitions,
-    raw: Bytes,
-    workflow: Option<WorkflowName>,
-) -> Result<Taken, MailError> {
+pub async fn open(room: &Mailroom, raw: Bytes, workflow: Option<WorkflowName>) -> Result<Taken, MailError> {
+    let (door, definitions, bytes) = (&room.door, &*room.definitions, raw.clone());
     // Up to 25 MiB of someone else's MIME: too long for the thread that serves everybody.
     let read = tokio::task::spawn_blocking(move || {
-        email::parse(&raw).map(|email| (recipients(&raw, &email), email))
+        email::parse(&bytes).map(|email| (recipients(&bytes, &email), Digest::of_bytes(&bytes), email))
     });
-    let (recipients, email) = read.await.map_err(|error| MailError::Internal(error.to_string()))??;
+    let (recipients, digest, email) =
+        read.await.map_err(|error| MailError::Internal(error.to_string()))??;
+    let proof = room.authenticator.proof(raw).await;
+    if let Some(aside) = room.aside.as_ref().filter(|aside| aside.wants(&unlisted(definitions, &recipients)))
+    {
+        let arrived = Arrived { email: &email, recipients: &recipients, digest, proof };
+        aside.take(arrived).await.map_err(MailError::Aside)?;
+        return Ok(Taken::Aside);
+    }
     // Whoever names the workflow wants a run now.
     let (workflow, trigger, gather) = match workflow {
         Some(workflow) => (workflow, String::new(), None),
         None => listener(definitions, &recipients)?,
     };
     let key = key(&email);
-    let input = Value::from(&email);
+    let mut input = Value::from(&email);
+    // Steward's own word, whatever the mail says: which domain vouches for the sender.
+    input["authenticated"] = proof.map_or(Value::Null, |proof| proof.domain.into());
     if let Some(run) = answered(door, &email, &key, &input).await? {
         return Ok(Taken::Run(Opened::Existing(run)));
     }
     let key = Some(key);
     let request = Request { workflow, input, label: Label::Untrusted, trigger: "email", key, verified: None };
     Ok(gather::take(door, request, &trigger, gather).await?)
+}
+
+/// The addresses that are no mailbox of the owner's: one that he has listed goes where he has listed it.
+fn unlisted(definitions: &Definitions, recipients: &[String]) -> Vec<String> {
+    let listed = |address: &String| {
+        let mut all = definitions.settings.mailboxes.values().flatten();
+        all.any(|known| known.eq_ignore_ascii_case(address))
+    };
+    recipients.iter().filter(|address| !listed(address)).cloned().collect()
 }
 
 /// The event that an answer came in a thread; it is about the thread.

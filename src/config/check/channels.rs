@@ -2,7 +2,7 @@
 
 use lettre::Address;
 
-use crate::config::channels::Channels;
+use crate::config::channels::{Channels, REPLY_NAME};
 use crate::config::check::settings::secret;
 use crate::config::document::Reporter;
 use crate::config::nearest;
@@ -67,6 +67,14 @@ pub(in crate::config) fn channels(report: &mut Reporter<'_>, channels: &Channels
         if ladder.rungs.iter().any(|rung| rung.after >= expire) {
             let path = top.key("ladder").key(risk.as_str()).key("expire");
             report.warn(&path, "it expires before the last rung is climbed", "let it expire later");
+        }
+    }
+    if let Some(address) = channels.email.as_ref().and_then(|email| email.reply_to.as_deref()) {
+        let name = address.rsplit_once('@').map_or(address, |(name, _)| name);
+        if name.len() > REPLY_NAME || name.contains(['+', '"']) {
+            let mend = format!("write a name of at most {REPLY_NAME} plain characters before the @");
+            let path = top.key("email").key("reply_to");
+            report.value(&path, format!("`{address}` leaves no room for a key behind its name"), mend);
         }
     }
     let there = |name: ChannelName| channels.configured().contains(&name);

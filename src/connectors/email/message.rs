@@ -140,7 +140,7 @@ fn line<'a>(name: &str, text: &'a str) -> Result<&'a str, StepError> {
     }
 }
 
-fn subject(text: &str) -> Result<String, StepError> {
+pub(super) fn subject(text: &str) -> Result<String, StepError> {
     let text = line("subject", text)?;
     match text.len() > MAX_LINE {
         true => Err(invalid(format!("`subject` is longer than {MAX_LINE} bytes"))),
@@ -149,7 +149,7 @@ fn subject(text: &str) -> Result<String, StepError> {
 }
 
 /// The text with CRLF line ends; the last one is the mail's own.
-fn body(text: &str) -> Result<String, StepError> {
+pub(super) fn body(text: &str) -> Result<String, StepError> {
     if text.len() > MAX_BODY {
         return Err(invalid(format!("`body` is longer than {MAX_BODY} bytes")));
     }
@@ -185,12 +185,12 @@ fn shorten(mut ids: Vec<String>) -> Vec<String> {
 
 /// The same key gives the same Message-ID: a receiver that sees both copies of a repeated mail
 /// can tell that they are one.
-fn message_id(key: &str, from: &Address) -> String {
+pub(super) fn message_id(key: &str, from: &Address) -> String {
     let digest = Digest::of_bytes(key.as_bytes());
     format!("<{}@{}>", hex::encode(&digest.0[..16]), from.domain())
 }
 
-fn date(at: Timestamp) -> SystemTime {
+pub(super) fn date(at: Timestamp) -> SystemTime {
     SystemTime::from(at.max(Timestamp::UNIX_EPOCH)) // the mail format's clock begins there
 }
 
@@ -205,7 +205,7 @@ fn recipients(mailboxes: impl Iterator<Item = Mailbox>) -> Vec<Address> {
 }
 
 /// One word too long to fold would be a line that servers refuse or, worse, cut.
-fn check_lines(bytes: &[u8]) -> Result<(), StepError> {
+pub(super) fn check_lines(bytes: &[u8]) -> Result<(), StepError> {
     let long = |line: &[u8]| line.strip_suffix(b"\r").unwrap_or(line).len() > MAX_LINE;
     match bytes.split(|b| *b == b'\n').any(long) {
         true => {
@@ -217,7 +217,7 @@ fn check_lines(bytes: &[u8]) -> Result<(), StepError> {
 
 /// Headers that hold message ids. They are folded here, one id a line: an id must never be
 /// re-encoded or broken, or threads fall apart.
-trait Ids: Header {
+pub(super) trait Ids: Header {
     fn name_and(ids: &[String]) -> HeaderValue {
         let name: HeaderName = Self::name();
         HeaderValue::dangerous_new_pre_encoded(name, ids.join(" "), ids.join("\r\n "))

@@ -1,9 +1,10 @@
 //! `email.send`: one plain-text mail, over SMTP, or into an outbox folder where no server is set.
 //!
-//! - [`message`]: the exact bytes, pure;
+//! - [`message`]: the exact bytes, pure; [`letter`]: those of Steward's own mail to the owner;
 //! - [`smtp`]: handing them over, and what is known when that fails;
 //! - [`outbox`]: the folder.
 
+pub mod letter;
 pub mod message;
 pub mod outbox;
 pub mod smtp;
@@ -11,6 +12,7 @@ pub mod smtp;
 use std::path::PathBuf;
 
 use futures_util::future::BoxFuture;
+use lettre::address::Address;
 use lettre::message::Mailbox;
 use serde_json::json;
 
@@ -20,6 +22,7 @@ use crate::domain::action::{Action, Repeat};
 use crate::domain::digest::Digest;
 use crate::domain::event::{ErrorKind, StepError};
 use crate::domain::plan::EffectResult;
+use letter::Letter;
 use message::Mail;
 use outbox::{Filed, Outbox};
 use smtp::{Smtp, Undelivered};
@@ -52,6 +55,22 @@ pub enum EmailError {
         /// What is missing.
         missing: String,
     },
+}
+
+/// A letter that was not surely sent. Sending it again is right: whoever gets both sees one Message-ID.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{why}")]
+pub struct Unposted {
+    /// What kind of trouble it is.
+    pub kind: ErrorKind,
+    /// What happened, one sentence.
+    pub why: String,
+}
+
+impl From<StepError> for Unposted {
+    fn from(error: StepError) -> Self {
+        Self { kind: error.kind, why: error.message }
+    }
 }
 
 impl Email {
@@ -102,6 +121,33 @@ impl Email {
                 }
             },
         }
+    }
+
+    /// Sends a letter of Steward's own; gives its Message-ID, with the brackets.
+    ///
+    /// # Errors
+    /// When it does not fit into a mail, was refused, or nobody can tell whether it arrived.
+    pub async fn post(&self, letter: &Letter<'_>) -> Result<String, Unposted> {
+        let mail = letter::build(letter, &self.sender).map_err(Unposted::from)?;
+        match &self.transport {
+            Transport::Smtp(smtp) => smtp.deliver(&mail).await.map(drop).map_err(|error| match error {
+                Undelivered::Failed(error) => Unposted::from(error),
+                Undelivered::Unknown(evidence) => Unposted { kind: ErrorKind::Unavailable, why: evidence },
+            })?,
+            Transport::Outbox(outbox) => {
+                outbox.file(&mail).await.map_err(|error| {
+                    let why = format!("the mail could not be written into the outbox: {error}");
+                    Unposted { kind: ErrorKind::Unavailable, why }
+                })?;
+            }
+        }
+        Ok(mail.message_id)
+    }
+
+    /// The address that mail comes from.
+    #[must_use]
+    pub fn address(&self) -> &Address {
+        &self.sender.email
     }
 
     async fn look_up(&self, call: &Call) -> EffectResult {

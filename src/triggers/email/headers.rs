@@ -55,6 +55,11 @@ impl Headers {
         self.values(name).next().is_some()
     }
 
+    /// How often a header stands there.
+    pub(super) fn count(&self, name: &str) -> usize {
+        self.values(name).count()
+    }
+
     /// The header's first text, encoded words decoded.
     pub(super) fn text(&self, name: &str) -> Option<String> {
         self.values(name).find_map(HeaderValue::as_text).map(str::to_owned)

@@ -5,8 +5,10 @@ pub mod batch_server;
 pub mod bench;
 pub mod browser;
 pub mod database;
+pub mod dkim;
 pub mod embedding;
 pub mod forge;
+pub mod letters;
 pub mod model_server;
 pub mod process;
 pub mod rig;
@@ -19,7 +21,7 @@ use std::future::Future;
 use std::time::{Duration, Instant};
 
 pub use database::database;
-pub use service::{App, app, app_with};
+pub use service::{App, app, app_knowing, app_with};
 
 /// How long anything that should happen may take on a slow, busy machine. Never a measure of speed.
 pub const PATIENCE: Duration = Duration::from_secs(180);

@@ -7,6 +7,7 @@ use serde_json::Value;
 use steward::app::{Options, Service};
 use steward::config::template;
 use steward::store::Store;
+use steward::triggers::email::authentic::Authenticator;
 
 use super::{database, eventually};
 
@@ -28,13 +29,18 @@ pub async fn app() -> App {
 
 /// A service over the shipped template with changes; files are changed before it starts.
 pub async fn app_with(change: impl FnOnce(&Path)) -> App {
+    app_knowing(Authenticator::fixed([]).unwrap(), change).await
+}
+
+/// The same, with what is known of whom mail is from; the name service is never asked.
+pub async fn app_knowing(authenticator: Authenticator, change: impl FnOnce(&Path)) -> App {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let (folder, workspace) = database::folder();
     template::write(&workspace).unwrap();
     change(&workspace);
     let config = database::config().await;
     let store = Store::new(config.clone()).unwrap();
-    let service = start(&workspace, config).await;
+    let service = start(&workspace, config, authenticator).await;
     App {
         url: service.url(),
         token: service.token.expose().to_owned(),
@@ -46,11 +52,12 @@ pub async fn app_with(change: impl FnOnce(&Path)) -> App {
     }
 }
 
-async fn start(workspace: &Path, database: tokio_postgres::Config) -> Service {
+async fn start(workspace: &Path, database: tokio_postgres::Config, authenticator: Authenticator) -> Service {
     let options = Options {
         workspace: workspace.to_owned(),
         listen: Some(([127, 0, 0, 1], 0).into()),
         database: Some(database),
+        authenticator: Some(authenticator),
         progress: Box::new(|_| {}),
     };
     Service::start(options).await.unwrap()

@@ -1,0 +1,274 @@
+//! A question reaches the owner's mailbox, and its link decides once, for him, about what he has seen.
+
+use std::collections::BTreeSet;
+
+use reqwest::{Client, Method, Response, StatusCode, redirect};
+use steward::domain::event::Verdict;
+use steward::domain::ladder::ChannelName;
+use steward::domain::notice::{NoticeKind, Severity};
+use steward::store::notices::News;
+
+use crate::support::eventually;
+use crate::support::forge::by_hand;
+use crate::support::letters::{Post, post, post_with};
+
+const LEAD: &str = "01-lead-bakery.eml";
+const OTHER: &str = "02-lead-ceramics-shop.eml";
+
+/// A browser without any memory, that does not follow where it is sent.
+fn browser() -> Client {
+    Client::builder().redirect(redirect::Policy::none()).build().unwrap()
+}
+
+async fn press(link: &str, fields: &[(&str, &str)]) -> Response {
+    let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
+    let request = browser().post(link).header("content-type", "application/x-www-form-urlencoded");
+    request.body(body).send().await.unwrap()
+}
+
+async fn page(link: &str) -> (StatusCode, String) {
+    let response = browser().get(link).send().await.unwrap();
+    (response.status(), response.text().await.unwrap())
+}
+
+/// What the form of the page sends along.
+fn digest_in(page: &str) -> String {
+    let (_, rest) = page.split_once("name=\"digest\" value=\"").expect("a form with a digest");
+    rest.split('"').next().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn scanners_change_nothing_and_the_person_behind_them_decides_once() {
+    let post = post().await;
+    let (run, review, mail) = post.lead(LEAD).await;
+    let link = mail.link();
+    assert!(mail.subject.contains("email.send waits for you"), "{}", mail.subject);
+    assert!(!mail.html.contains("<img") && !mail.html.contains("<script"));
+    assert_eq!(mail.header("Auto-Submitted").as_deref(), Some("auto-generated"));
+
+    // A scanner follows the link, again and again, in every way that is not pressing the button.
+    for _ in 0..10 {
+        let looks = [Method::GET, Method::HEAD, Method::OPTIONS, Method::PUT, Method::DELETE]
+            .map(|method| browser().request(method, &link).send());
+        futures_util::future::join_all(looks).await;
+    }
+    let response = browser().head(&link).send().await.unwrap();
+    assert_eq!(response.status(), 200);
+    for (name, value) in [
+        ("referrer-policy", "no-referrer"),
+        ("cache-control", "no-store"),
+        ("x-robots-tag", "noindex, nofollow, noarchive"),
+    ] {
+        assert_eq!(response.headers()[name], value);
+    }
+    assert_eq!(post.status(&review).await, "open");
+
+    // The person looks and presses it.
+    let (status, shown) = page(&link).await;
+    assert_eq!(status, 200);
+    let digest = digest_in(&shown);
+    assert_eq!(digest, review.digest.to_string());
+    let pressed = press(&link, &[("verdict", "approved"), ("digest", &digest)]).await;
+    assert_eq!(pressed.status(), StatusCode::SEE_OTHER);
+    post.app.run_that_is(&run, &["succeeded"]).await;
+    let decided = post.app.store.review(review.id).await.unwrap().unwrap();
+    assert_eq!(decided.decided_by.as_deref(), Some("owner via email link"));
+
+    // Whoever has the link now sees the outcome, and nothing can be done with it.
+    let (status, shown) = page(&link).await;
+    assert!(status == 200 && shown.contains("This is approved") && !shown.contains("<form"), "{shown}");
+    let again = press(&link, &[("verdict", "rejected"), ("digest", &digest)]).await;
+    assert_eq!(again.status(), StatusCode::CONFLICT);
+    assert_eq!(post.status(&review).await, "approved");
+    post.app.stop().await;
+}
+
+#[tokio::test]
+async fn forged_foreign_and_expired_links_decide_nothing() {
+    let post = post().await;
+    let (_, review, mail) = post.lead(LEAD).await;
+    let (_, other, _) = post.lead(OTHER).await;
+    let link = mail.link();
+    let digest = review.digest.to_string();
+    let approve = [("verdict", "approved"), ("digest", digest.as_str())];
+
+    // A secret that nobody made, or one with a letter changed.
+    let (start, secret) = link.rsplit_once('/').unwrap();
+    let first = if secret.starts_with('0') { '1' } else { '0' };
+    for forged in ["0".repeat(64), format!("{first}{}", &secret[1..]), secret[1..].to_owned(), "x".into()] {
+        let forged = format!("{start}/{forged}");
+        assert_eq!(page(&forged).await.0, 404, "{forged}");
+        assert_eq!(press(&forged, &approve).await.status(), 404, "{forged}");
+    }
+    // The link of one review with what another one asks, or with nothing that was seen.
+    let foreign = other.digest.to_string();
+    for fields in [&[("verdict", "approved"), ("digest", &*foreign)][..], &[("verdict", "approved")]] {
+        assert_eq!(press(&link, fields).await.status(), StatusCode::CONFLICT);
+    }
+    assert_eq!(press(&link, &[("digest", &digest)]).await.status(), StatusCode::BAD_REQUEST);
+    assert_eq!((post.status(&review).await, post.status(&other).await), ("open".into(), "open".into()));
+
+    // One that is too old.
+    by_hand(&post.app.store, "update link_tokens set expires_at = now() - interval '1 second'").await;
+    assert_eq!(page(&link).await.0, StatusCode::GONE);
+    assert_eq!(press(&link, &approve).await.status(), StatusCode::GONE);
+    assert_eq!(post.status(&review).await, "open");
+    post.app.stop().await;
+}
+
+#[tokio::test]
+async fn a_draft_that_changed_after_the_message_went_out_voids_its_link() {
+    let post = post().await;
+    let (_, review, mail) = post.lead(LEAD).await;
+    let (link, digest) = (mail.link(), review.digest.to_string());
+    let changed = format!("update reviews set digest = sha256('another draft') where id = '{}'", review.id);
+    by_hand(&post.app.store, &changed).await;
+    let (status, shown) = page(&link).await;
+    assert!(status == StatusCode::GONE && shown.contains("This has changed"), "{status} {shown}");
+    let pressed = press(&link, &[("verdict", "approved"), ("digest", &digest)]).await;
+    assert_eq!(pressed.status(), StatusCode::GONE);
+    assert_eq!(post.status(&review).await, "open");
+    post.app.stop().await;
+}
+
+#[tokio::test]
+async fn a_high_risk_asks_for_more_than_a_link() {
+    let post = post().await;
+    let (run, review, mail) = post.lead(LEAD).await;
+    let grave = "update reviews set question = jsonb_set(question, '{risk}', '\"high\"')";
+    by_hand(&post.app.store, grave).await;
+    let (link, digest) = (mail.link(), review.digest.to_string());
+    let (status, shown) = page(&link).await;
+    assert!(status == 200 && shown.contains("Sign in") && !shown.contains("<form"), "{shown}");
+    let approve = [("verdict", "approved"), ("digest", digest.as_str())];
+    assert_eq!(press(&link, &approve).await.status(), StatusCode::FORBIDDEN);
+    assert_eq!(post.status(&review).await, "open");
+    // The same by somebody who is known besides.
+    let body = format!("verdict=approved&digest={digest}");
+    let known = browser().post(&link).bearer_auth(&post.app.token).body(body).send().await.unwrap();
+    assert_eq!(known.status(), StatusCode::SEE_OTHER);
+    post.app.run_that_is(&run, &["succeeded"]).await;
+    post.app.stop().await;
+}
+
+#[tokio::test]
+async fn of_many_presses_at_once_one_decides_and_an_expiry_is_one_of_them() {
+    let post = post().await;
+    let (_, review, mail) = post.lead(LEAD).await;
+    let (link, digest) = (mail.link(), review.digest.to_string());
+    let presses = (0..8).map(|n| {
+        let verdict = if n % 2 == 0 { "approved" } else { "rejected" };
+        let (link, digest) = (link.clone(), digest.clone());
+        async move {
+            let pressed = press(&link, &[("verdict", verdict), ("digest", &digest)]).await;
+            (pressed.status() == StatusCode::SEE_OTHER).then_some(verdict)
+        }
+    });
+    let expiry = post.app.store.decide(review.id, review.digest, &Verdict::Expired, "clock");
+    let (pressed, expired) = tokio::join!(futures_util::future::join_all(presses), expiry);
+    let mut won: Vec<&str> = pressed.into_iter().flatten().collect();
+    won.extend(expired.ok().map(|_| "expired"));
+    assert_eq!(won, [post.status(&review).await]);
+    post.app.stop().await;
+}
+
+#[tokio::test]
+async fn a_second_delivery_has_the_same_message_id_and_a_reminder_stands_in_the_thread() {
+    let post = post().await;
+    let (_, review, first) = post.lead(LEAD).await;
+    eventually("the first word noted", || async {
+        let noted = "update messages_out set due_at = now() where status = 'sent'";
+        by_hand(&post.app.store, noted).await;
+        by_hand(&post.app.store, "update messages_out set status = 'due' where status = 'sent'").await;
+        (post.found().len() > 1).then_some(())
+    })
+    .await;
+    eventually("the second try noted", || async {
+        let (client, connection) = post.app.store.config().connect(tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        client.query_opt("select 1 from messages_out where status = 'sent'", &[]).await.unwrap().map(drop)
+    })
+    .await;
+    let again = post.nth(2).await;
+    assert_eq!(again.message_id, first.message_id);
+    assert_ne!(again.link(), first.link(), "a secret is never written down: each try has its own");
+    let before = post.found().len();
+    let later =
+        "update reviews set opened_at = opened_at - interval '5 hours', tell_at = now() - interval '1 hour'";
+    by_hand(&post.app.store, later).await;
+    let reminder = eventually("the reminder", || async {
+        post.found().into_iter().skip(before).find(|mail| mail.message_id != first.message_id)
+    })
+    .await;
+    assert_eq!(reminder.in_reply_to.as_deref(), Some(first.message_id.as_str()));
+    assert!(reminder.subject.starts_with("Re: ") && reminder.text.contains("still waits"));
+    // Decided through one of them, the others are void.
+    let digest = review.digest.to_string();
+    let reject = [("verdict", "rejected"), ("reason", "not now"), ("digest", digest.as_str())];
+    assert_eq!(press(&reminder.link(), &reject).await.status(), StatusCode::SEE_OTHER);
+    assert_eq!(press(&first.link(), &reject).await.status(), StatusCode::CONFLICT);
+    assert!(page(&first.link()).await.1.contains("not now"));
+    post.app.stop().await;
+}
+
+#[tokio::test]
+async fn a_notice_comes_by_mail_once() {
+    let post = post().await;
+    let news = News {
+        kind: NoticeKind::ConnectorKey,
+        subject: "crm",
+        severity: Severity::Critical,
+        title: "The key of <crm> is refused",
+        detail: "401\u{202e} https://evil.example",
+        run: None,
+    };
+    for _ in 0..3 {
+        post.app.service.as_ref().unwrap().door.engine().tell_owner(&news).await;
+    }
+    let mail = post.nth(1).await;
+    assert_eq!(mail.subject, "[Steward] critical: connector key");
+    assert!(mail.text.contains("The key of <crm> is refused") && mail.html.contains("&lt;crm&gt;"));
+    assert!(mail.text.contains("401⟨U+202E⟩ https[:]//evil.example"), "{}", mail.text);
+    post.app.stop().await;
+}
+
+async fn digest_post() -> Post {
+    post_with("digest: { at: \"00:00\", channels: [email] }\n").await
+}
+
+#[tokio::test]
+async fn the_digest_ends_by_one_request_and_looking_does_not_end_it() {
+    let post = digest_post().await;
+    let mail = post.nth(1).await;
+    assert!(mail.subject.starts_with("[Steward] Your day, "), "{}", mail.subject);
+    assert!(mail.text.contains("Waiting for you: 0"), "{}", mail.text);
+    assert_eq!(mail.header("List-Unsubscribe-Post").as_deref(), Some("List-Unsubscribe=One-Click"));
+    let stop = mail.header("List-Unsubscribe").unwrap();
+    let stop = stop.trim_start_matches('<').trim_end_matches('>').to_owned();
+    assert!(mail.text.contains(&stop));
+    let forged = format!("{}{}", &stop[..stop.len() - 1], if stop.ends_with('0') { '1' } else { '0' });
+    for _ in 0..3 {
+        assert!(page(&stop).await.1.contains("is sent to you."));
+        assert_eq!(press(&forged, &[("List-Unsubscribe", "One-Click")]).await.status(), 404);
+    }
+    let owner = crate::support::letters::OWNER;
+    assert!(post.app.store.digest_wanted(owner).await.unwrap());
+    assert_eq!(press(&stop, &[("List-Unsubscribe", "One-Click")]).await.status(), 200);
+    assert!(page(&stop).await.1.contains("not sent to you any more"));
+
+    // The next one is not sent; the button brings them back.
+    let by_mail = BTreeSet::from([ChannelName::Email]);
+    post.app.store.send_digest("2030-01-01".parse().unwrap(), &by_mail).await.unwrap();
+    eventually("the digest dropped", || async {
+        let (client, connection) = post.app.store.config().connect(tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        let dropped = "select 1 from messages_out where day = '2030-01-01' and place ->> 'unwanted' = 'true'";
+        client.query_opt(dropped, &[]).await.unwrap().map(drop)
+    })
+    .await;
+    assert_eq!(post.found().len(), 1);
+    assert_eq!(press(&stop, &[("digest", "on")]).await.status(), 200);
+    post.app.store.send_digest("2030-01-02".parse().unwrap(), &by_mail).await.unwrap();
+    assert!(post.nth(2).await.subject.contains("2030-01-02"));
+    post.app.stop().await;
+}
