@@ -65,7 +65,7 @@ pub fn review(row: &ReviewRow, ways: &Ways<'_>, reminder: bool) -> Written {
     }
     blocks.push(Block::Say(wants(question).into()));
     blocks.push(Block::List(vec![row.title.clone()]));
-    blocks.push(Block::Say(format!("RiskClass: {}.", risk(question.class()))));
+    blocks.push(Block::Say(format!("Risk: {}.", risk(question.class()))));
     if !question.reasons.is_empty() {
         blocks.push(Block::Head("Why you are asked".into()));
         blocks.push(Block::List(question.reasons.clone()));
