@@ -59,7 +59,7 @@ pub fn gate(path: &str) -> Gate {
         _ if OPEN.contains(&path) || path.starts_with(STATIC) => Gate::Open,
         _ if path.starts_with(SIGNED) => Gate::Signed,
         SIGN_IN => Gate::Visitor,
-        _ if PAGES.iter().any(|page| is_page(&page)) => Gate::Session,
+        _ if PAGES.iter().any(|page| is_page(page)) => Gate::Session,
         _ => Gate::Token,
     }
 }
@@ -83,7 +83,7 @@ impl Caller {
 pub(super) async fn require(State(state): State<ApiState>, request: Request, next: Next) -> Response {
     let admitted = match gate(request.uri().path()) {
         Gate::Open | Gate::Signed => Ok(request),
-        Gate::Token => with_token(&state, request),
+        Gate::Token => with_token(&state, request).map_err(IntoResponse::into_response),
         Gate::Visitor => with_form(&state, request, None).await,
         Gate::Session => with_session(&state, request).await,
     };
@@ -93,8 +93,8 @@ pub(super) async fn require(State(state): State<ApiState>, request: Request, nex
     }
 }
 
-fn with_token(state: &ApiState, mut request: Request) -> Result<Request, Response> {
-    check(request.headers(), state.token_digest).map_err(IntoResponse::into_response)?;
+fn with_token(state: &ApiState, mut request: Request) -> Result<Request, Problem> {
+    check(request.headers(), state.token_digest)?;
     let caller = caller(request.headers());
     request.extensions_mut().insert(caller);
     Ok(request)
