@@ -59,7 +59,7 @@ pub fn gate(path: &str) -> Gate {
         _ if OPEN.contains(&path) || path.starts_with(STATIC) => Gate::Open,
         _ if path.starts_with(SIGNED) => Gate::Signed,
         SIGN_IN => Gate::Visitor,
-        _ if PAGES.iter().any(|page| is_page(page)) => Gate::Session,
+        _ if PAGES.iter().any(is_page) => Gate::Session,
         _ => Gate::Token,
     }
 }
