@@ -68,7 +68,7 @@ pub fn gate(path: &str) -> Gate {
         _ if path.starts_with(SIGNED) => Gate::Signed,
         _ if MAILED.iter().any(|mailed| path.starts_with(mailed)) => Gate::Mailed,
         SIGN_IN => Gate::Visitor,
-        _ if PAGES.iter().any(|page| is_page(&page)) => Gate::Session,
+        _ if PAGES.iter().any(is_page) => Gate::Session,
         _ => Gate::Token,
     }
 }
@@ -92,7 +92,7 @@ impl Caller {
 pub(super) async fn require(State(state): State<ApiState>, request: Request, next: Next) -> Response {
     let admitted = match gate(request.uri().path()) {
         Gate::Open | Gate::Signed | Gate::Mailed => Ok(request),
-        Gate::Token => with_token(&state, request),
+        Gate::Token => with_token(&state, request).map_err(IntoResponse::into_response),
         Gate::Visitor => with_form(&state, request, None).await,
         Gate::Session => with_session(&state, request).await,
     };
@@ -102,11 +102,11 @@ pub(super) async fn require(State(state): State<ApiState>, request: Request, nex
     }
 }
 
-fn with_token(state: &ApiState, mut request: Request) -> Result<Request, Response> {
+fn with_token(state: &ApiState, mut request: Request) -> Result<Request, Problem> {
     if is_scraper(&request, state) {
         return Ok(request);
     }
-    check(request.headers(), state.token_digest).map_err(IntoResponse::into_response)?;
+    check(request.headers(), state.token_digest)?;
     let caller = caller(request.headers());
     request.extensions_mut().insert(caller);
     Ok(request)

@@ -31,7 +31,7 @@ impl Clock {
         let millis = self.now.as_millisecond() - at.as_millisecond();
         let near = match millis {
             -1_999..=1_999 => "now".to_owned(),
-            ..0 => format!("in {}", span(-millis)),
+            ..=-2_000 => format!("in {}", span(-millis)),
             _ => format!("{} ago", span(millis)),
         };
         When {
