@@ -188,6 +188,7 @@ fn open(door: &Door) {
             label: Label::Owner,
             trigger: "api",
             key: None,
+            verified: None,
         };
         door.open(request).await.unwrap();
     });
@@ -244,6 +245,7 @@ fn opened(version: steward::domain::digest::Digest) -> Value {
         input: json!({}),
         label: Label::Owner,
         trigger: "api".into(),
+        verified: None,
         parent: None,
         rerun: None,
         budget_micros: None,
@@ -389,6 +391,7 @@ fn ten_steps() -> Version {
         output: None,
         flow: Default::default(),
         budget: Default::default(),
+        trust: Default::default(),
         sample: None,
     }
 }

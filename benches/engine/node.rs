@@ -103,6 +103,7 @@ pub(crate) fn ten_steps() -> Version {
         output: None,
         flow: Default::default(),
         budget: Default::default(),
+        trust: Default::default(),
         sample: None,
     }
 }

@@ -143,6 +143,7 @@ fn opening(run: RunId, version: Digest, node: NodeId) -> Open {
         input: json!({}),
         label: Label::Owner,
         trigger: "api".into(),
+        verified: None,
         parent: None,
         rerun: None,
         budget_micros: None,

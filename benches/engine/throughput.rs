@@ -131,6 +131,7 @@ async fn one_after_another(door: Door, waiting: Waiting, stop: Arc<AtomicBool>) 
             label: Label::Owner,
             trigger: "api",
             key: None,
+            verified: None,
         };
         let run = door.open(request).await.unwrap().run();
         let (done, finished) = oneshot::channel();

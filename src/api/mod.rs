@@ -20,6 +20,7 @@ mod hooks;
 mod memory;
 mod models;
 pub mod page;
+mod policy;
 pub mod problem;
 mod reviews;
 pub mod router;

@@ -5,8 +5,8 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
 
 use crate::api::{
-    ApiState, audit, auth, calls, control, events, guard, health, hooks, memory, models, problem, reviews,
-    runs, schedules, spend, watch,
+    ApiState, audit, auth, calls, control, events, guard, health, hooks, memory, models, policy, problem,
+    reviews, runs, schedules, spend, watch,
 };
 
 /// Everything that Steward serves. Every route asks for the token, but for those in [`auth::OPEN`].
@@ -43,6 +43,8 @@ pub fn router(state: ApiState) -> Router {
         .route("/api/v1/models", get(models::list))
         .route("/api/v1/models/test", post(models::test))
         .route("/api/v1/models/providers/{name}/reset", post(models::reset))
+        .route("/api/v1/policy/explain", post(policy::explain))
+        .route("/api/v1/policy/try", post(policy::try_on))
         .route("/api/v1/audit/verify", get(audit::verify))
         .fallback(problem::no_such_route)
         .method_not_allowed_fallback(problem::no_such_method)

@@ -57,7 +57,7 @@ pub(super) async fn open(
     let key = key(&headers)?;
     let given = Digest::of_json(&wanted.input);
     let Wanted { workflow, input, label } = wanted;
-    let request = Request { workflow, input, label, trigger: caller.channel, key };
+    let request = Request { workflow, input, label, trigger: caller.channel, key, verified: None };
     let opened = state.door.open(request).await.map_err(|error| unopened(&state, error))?;
     if let Opened::Existing(run) = opened {
         same_input(&state, run, given).await?;

@@ -16,6 +16,7 @@ pub mod memory;
 pub mod models;
 pub mod out;
 pub mod pause;
+pub mod policy;
 pub mod render;
 pub mod reviews;
 pub mod run;
@@ -65,6 +66,8 @@ enum Command {
     Spend(spend::SpendArgs),
     /// Decide what waits for you
     Reviews(reviews::ReviewsArgs),
+    /// See what your rules make of an action, and try a change of them
+    Policy(policy::PolicyArgs),
     /// Add documents and search them
     Memory(memory::MemoryArgs),
     /// List models and what they cost, test them, and let paused providers be asked again
@@ -187,6 +190,7 @@ async fn dispatch(command: Command) -> Result<(), Fail> {
         Command::Schedules(args) => schedules::run(args).await,
         Command::Spend(args) => spend::run(args).await,
         Command::Reviews(args) => reviews::run(args).await,
+        Command::Policy(args) => policy::run(args).await,
         Command::Memory(args) => memory::run(args).await,
         Command::Models(args) => models::run(args).await,
         Command::Calls(args) => calls::run(args).await,
@@ -214,6 +218,8 @@ mod tests {
             "memory list",
             "models",
             "models test",
+            "policy explain x.json",
+            "policy try --last 5",
             "audit verify",
             "calls show x",
             "calls trace x",

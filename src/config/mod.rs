@@ -23,6 +23,7 @@ pub mod secret;
 pub mod settings;
 pub mod structure;
 pub mod template;
+pub mod trust;
 pub mod workflow;
 pub mod workspace;
 

@@ -26,8 +26,7 @@ pub struct RawWorkflow {
     /// What opens a run by itself; without it, only `steward run` and the API do.
     #[serde(default)]
     pub on: Vec<RawTrigger>,
-    /// JSON Schema of a run's input. A workflow that is opened by email alone may leave it out: its
-    /// input is an email.
+    /// JSON Schema of a run's input; an email's, when absent and email alone opens the workflow.
     #[serde(default)]
     pub input: Option<Value>,
     /// How many runs may be under way at once, those that wait included; any number when absent.
@@ -55,6 +54,9 @@ pub struct RawWorkflow {
     #[serde(default)]
     #[schemars(range(min = 0, max = 1))]
     pub sample: Option<f64>,
+    /// What counts for more than where it came from: the only way up, and in every ruling's reasons.
+    #[serde(default)]
+    pub trust: Option<crate::config::trust::RawTrust>,
     /// What a run gives to the workflow that opened it: templates over `input`, `steps` and `workspace`.
     #[serde(default)]
     pub output: Option<Value>,

@@ -143,6 +143,25 @@ fn password(named: &SecretRef) -> Option<(String, Secret)> {
     Some((named.place(), Secret::new(address.password()?.to_owned())))
 }
 
+/// Reads, checks and resolves the text of a policy file by itself.
+///
+/// # Errors
+/// With everything that is wrong in it.
+pub fn policy(text: &str) -> Result<policy::Policy, Problems> {
+    let mut problems = Problems::default();
+    let source: Arc<str> = text.into();
+    let document = Document::parse("config/policy.yaml", &source, &source);
+    let document = document.map_err(|problem| Problems(vec![*problem]))?;
+    let raw = read::<Policy>(&document, "the policy file", &mut problems);
+    if let Some(raw) = &raw {
+        check::policy::policy(&mut Reporter { document: &document, problems: &mut problems }, raw);
+    }
+    match raw {
+        Some(raw) if !problems.any_error() => Ok(raw.resolve()),
+        _ => Err(problems),
+    }
+}
+
 struct Loader<'a> {
     dir: &'a FilePath,
     problems: Problems,
@@ -179,7 +198,7 @@ impl Loader<'_> {
             check::channels::channels(&mut self.report(document), raw);
         }
         if let Some(Read { document, raw }) = &policy {
-            check::settings::policy(&mut self.report(document), raw);
+            check::policy::policy(&mut self.report(document), raw);
         }
         let mut names = Names {
             tiers: models.as_ref().map(|models| models.raw.tiers.keys().cloned().collect()),

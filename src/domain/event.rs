@@ -13,8 +13,9 @@ use crate::domain::ids::{
 };
 use crate::domain::label::Label;
 use crate::domain::policy::Decision;
-use crate::domain::risk::Risk;
+use crate::domain::risk::{Risk, Stakes};
 pub use crate::domain::tool::ToolCall;
+pub use crate::domain::verified::Verified;
 
 /// One thing that happened in a run. `kind` is the journal's column, `data` the rest.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -218,6 +219,10 @@ pub struct Opened {
     pub label: Label,
     /// Which door it came through: `email`, `webhook`, `api`, `cli`, `run`, `rerun`.
     pub trigger: String,
+    /// What Steward itself verified of whoever sent the input; nothing where it verified nothing, whatever
+    /// the input claims.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verified: Option<Verified>,
     /// The run that waits for this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<Parent>,
@@ -318,6 +323,12 @@ pub struct Question {
     /// The action in question, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub action: Option<Action>,
+    /// Where each of its parameters came from.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
+    /// What is at stake with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stakes: Option<Stakes>,
     /// JSON Schema of the answer, if one is wanted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub form: Option<Value>,

@@ -8,11 +8,13 @@
 //! - [`workflow`]: what the owner wrote, resolved and immutable; [`template`] fills it with values;
 //! - [`action`], [`policy`], [`label`]: what a step proposes, whether it may, and where its values came from;
 //! - [`risk`], [`ladder`], [`notice`]: how much hangs on a question, when the owner is told, and what he is told unasked;
+//! - [`verified`]: what is known for sure of a sender;
 //! - [`tool`]: what agents may look things up with; [`sampling`]: what is shown to the owner for good;
 //! - [`tier`]: which models are asked, in which order, and on what condition;
 //! - [`admission`]: who begins next when not everybody can;
 //! - [`schedule`], [`gather`]: when runs open by themselves, and what triggers wait for before they open one;
 //! - [`budget`]: what model calls are paid from, and what follows when it is not enough;
+//! - [`fold`]: text as it reads to a person; [`quiet`]: when the owner is not to be disturbed;
 //! - [`ids`], [`digest`], [`money`], [`duration`], [`retry`], [`breaker`], [`retention`]: small, shared, exact.
 
 pub mod action;
@@ -23,6 +25,7 @@ pub mod digest;
 pub mod duration;
 pub mod event;
 pub mod failure;
+pub mod fold;
 pub mod gather;
 pub mod ids;
 pub mod label;
@@ -32,6 +35,7 @@ pub mod money;
 pub mod notice;
 pub mod plan;
 pub mod policy;
+pub mod quiet;
 pub mod retention;
 pub mod retry;
 pub mod risk;
@@ -42,4 +46,5 @@ pub mod step;
 pub mod template;
 pub mod tier;
 pub mod tool;
+pub mod verified;
 pub mod workflow;

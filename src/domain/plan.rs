@@ -6,6 +6,7 @@
 //!   until nothing more can happen without waiting;
 //! - [`learn`] says what each stimulus means; [`settle`] what follows from it;
 //! - [`begin`] starts steps and proposes actions; [`decide`] acts on the owner's verdicts;
+//! - [`judging`] gathers what policy's ruling rests on;
 //! - [`asking`] asks about agents' steps, [`sample`] shows the owner a share of what is allowed, [`money`] asks whether something may cost more;
 //! - [`lists`] works through lists, [`waits`] waits for events, moments and other runs;
 //! - [`ending`] brings a run to its end and undoes what it did; [`again`] lets an ended run go on.
@@ -15,6 +16,7 @@ mod asking;
 mod begin;
 pub mod decide;
 mod ending;
+pub mod judging;
 mod learn;
 mod lists;
 mod money;
@@ -36,6 +38,8 @@ use crate::domain::event::{Event, ModelCall, Outcome, Proposal, StepError, ToolC
 use crate::domain::ids::{EffectId, HappeningId, ReviewId, RunId, StepId, WorkflowName};
 use crate::domain::label::Label;
 use crate::domain::policy::Policy;
+use crate::domain::policy::facts::History;
+use crate::domain::policy::target::Target;
 use crate::domain::run::{IllegalEvent, Run, RunStatus};
 use crate::domain::workflow::{Stage, Version};
 
@@ -100,6 +104,8 @@ pub enum Stimulus {
     Answered(StepId, Option<ModelCall>, Answer),
     /// A read action is done.
     Read(StepId, Result<(Value, Label), StepError>),
+    /// What was done before is known, for this attempt of a step that is to propose.
+    LookedBack(StepId, u32, Box<Result<History, StepError>>),
     /// An effect is done.
     Effect(StepId, EffectResult),
     /// An effect was looked up.
@@ -232,6 +238,8 @@ pub enum Task {
         /// Where its parameters came from.
         label: Label,
     },
+    /// Look what was done before with those whom an action would reach: policy asks.
+    LookBack(Box<Lookup>),
     /// Carry an effect out.
     Perform(Box<Proposal>),
     /// Look up whether an effect happened.
@@ -267,6 +275,21 @@ pub enum Task {
     },
     /// Ask the other run to stop.
     Stop(RunId),
+}
+
+/// A question to the past: whom a step is about to reach, and how.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Lookup {
+    /// The step.
+    pub step: StepId,
+    /// Its attempt.
+    pub attempt: u32,
+    /// The action.
+    pub action: String,
+    /// The workflow.
+    pub workflow: WorkflowName,
+    /// Whom it would reach.
+    pub targets: Vec<Target>,
 }
 
 /// What a run does while nothing is under way.

@@ -126,6 +126,22 @@ impl<'a> Scope<'a> {
             .map_err(|error| TemplateError::new(&error, condition))
     }
 
+    /// Whether a condition holds that must not rest on anything undefined: alone, an undefined value counts
+    /// as false elsewhere.
+    ///
+    /// # Errors
+    /// As [`Scope::expression`].
+    pub fn surely_holds(&self, condition: &str) -> Result<bool, TemplateError> {
+        let value = ENVIRONMENT
+            .compile_expression(condition)
+            .and_then(|compiled| compiled.eval(self.context.clone()))
+            .map_err(|error| TemplateError::new(&error, condition))?;
+        match value.is_undefined() {
+            true => Err(TemplateError::because("undefined value", condition)),
+            false => Ok(value.is_true()),
+        }
+    }
+
     /// Fills in every text inside `template`, keeping its shape.
     ///
     /// # Errors

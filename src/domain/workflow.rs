@@ -43,6 +43,43 @@ pub struct Version {
     /// What its runs may cost.
     #[serde(default, skip_serializing_if = "Budget::is_default")]
     pub budget: Budget,
+    /// What the owner trusts more than it deserves by itself.
+    #[serde(default, skip_serializing_if = "Trust::is_default")]
+    pub trust: Trust,
+}
+
+/// The only ways in which something counts for more than where it came from: each is the owner's own word,
+/// in the workflow's file.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Trust {
+    /// An answer to the sender alone, inside their own thread, authenticated by DMARC and carrying nothing
+    /// of the owner's own, needs no review for its recipient.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub answers: bool,
+    /// Beginnings of the paths of documents that such an answer may carry.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub public: Vec<String>,
+    /// Paths whose values count as the owner's word.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub paths: Vec<String>,
+}
+
+impl Trust {
+    /// Whether it says nothing.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether the value at a path counts as the owner's word: the path, or one above it, is named. What
+    /// holds a trusted value among others is not trusted.
+    #[must_use]
+    pub fn covers(&self, path: &str) -> bool {
+        let above = |trusted: &String| {
+            path.strip_prefix(trusted.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        self.paths.iter().any(above)
+    }
 }
 
 impl Version {

@@ -186,6 +186,7 @@ pub async fn rerun(
         label: folded.opened.label,
         trigger: "rerun",
         key,
+        verified: None,
     };
     let rerun = Some(Rerun { of: run, root, repeat });
     let origin = Origin { rerun, budget_micros: folded.opened.budget_micros, ..Origin::default() };

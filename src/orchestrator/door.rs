@@ -11,7 +11,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::domain::admission::Flow;
-use crate::domain::event::{Parent, Rerun};
+use crate::domain::event::{Parent, Rerun, Verified};
 use crate::domain::ids::{NodeId, RunId, WorkflowName};
 use crate::domain::label::Label;
 use crate::domain::workflow::Stage;
@@ -67,6 +67,8 @@ pub struct Request {
     pub trigger: &'static str,
     /// The same key again opens nothing; a fresh key when absent.
     pub key: Option<String>,
+    /// What Steward itself verified of whoever sent the input; nothing else may stand here.
+    pub verified: Option<Verified>,
 }
 
 /// What a run comes from that another run opens.

@@ -70,6 +70,7 @@ pub(super) fn prepare(
         input: request.input,
         label: request.label,
         trigger: request.trigger.to_owned(),
+        verified: request.verified,
         parent: origin.parent,
         rerun: origin.rerun,
         budget_micros: origin.budget_micros,

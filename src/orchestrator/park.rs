@@ -4,6 +4,7 @@
 use jiff::SignedDuration;
 use serde_json::json;
 
+use crate::domain::action::Labels;
 use crate::domain::digest::Digest;
 use crate::domain::event::{Artifact, Ask, Event, Outcome, Parked, Question, Verdict};
 use crate::domain::ids::{NodeId, ReviewId, RunId, StepId};
@@ -89,6 +90,8 @@ async fn park(
         artifacts,
         digest: Digest::of_json(&json!({"parked": run, "seq": seq, "error": error})),
         action: None,
+        labels: Labels::new(),
+        stakes: None,
         form: Some(json!({"type": "string", "enum": PARKED_CHOICES})),
         due_at: None,
         risk: Risk::default(),

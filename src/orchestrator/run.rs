@@ -24,7 +24,7 @@ use crate::domain::workflow::{Step, Version};
 use crate::orchestrator::engine::{Engine, Moved};
 use crate::orchestrator::wait::Child;
 use crate::orchestrator::worker::Work;
-use crate::orchestrator::{action, agent, inbox, wait, worker};
+use crate::orchestrator::{action, agent, back, inbox, wait, worker};
 use crate::store::StoreError;
 use crate::store::journal::read::Loaded;
 use crate::store::journal::seal::seal;
@@ -449,6 +449,10 @@ impl State {
                 Task::Read { step, action, label } => {
                     let timeout = self.step(&step)?.timeout;
                     (step.clone(), Box::pin(action::read(engine, step, action, label, timeout)))
+                }
+                Task::LookBack(lookup) => {
+                    let (step, timeout) = (lookup.step.clone(), self.step(&lookup.step)?.timeout);
+                    (step, Box::pin(back::look(engine, self.run.id, *lookup, timeout)))
                 }
                 Task::Perform(proposal) => {
                     let (step, timeout) = (proposal.step.clone(), self.step(&proposal.step)?.timeout);

@@ -71,7 +71,7 @@ pub(super) async fn open(engine: Arc<Engine>, child: Child) -> Stimulus {
     let Child { parent, attempt, workflow, input, label, budget_micros } = child;
     let step = parent.step.clone();
     let key = Some(format!("run:{}/{step}/{attempt}", parent.run));
-    let request = Request { workflow, input, label, trigger: "run", key };
+    let request = Request { workflow, input, label, trigger: "run", key, verified: None };
     let origin = Origin { parent: Some(parent), rerun: None, budget_micros };
     let opened = door::open_child(&engine, request, origin).await;
     Stimulus::Opened(step, opened.map_err(|error| StepError::new(kind(&error), error.to_string())))

@@ -3,16 +3,18 @@
 
 use serde_json::Value;
 
-use crate::domain::action::{self, ActionSpec};
+use crate::domain::action::{self, Action, ActionSpec};
 use crate::domain::digest::Digest;
 use crate::domain::event::{Ask, Proposal, Verdict};
 use crate::domain::ids::{ReviewId, RunId};
-use crate::domain::plan::decide::judge_edit;
+use crate::domain::plan::Lookup;
+use crate::domain::plan::judging::{facts_again, judge_edit, local_time};
 use crate::domain::policy::Ruling;
+use crate::domain::policy::target::targets;
 use crate::domain::step::StepStatus;
 use crate::models::schema;
 use crate::orchestrator::door::Door;
-use crate::orchestrator::failpoint;
+use crate::orchestrator::{back, failpoint};
 use crate::store::StoreError;
 use crate::store::reviews::{DecideError, ReviewRow};
 
@@ -195,8 +197,22 @@ async fn may_edit(door: &Door, row: &ReviewRow, params: &Value) -> Result<(), De
     };
     keeps_names(proposal, params)?;
     let stage = engine.version(loaded.run.opened.version).await?.stage;
-    let workflow = loaded.run.opened.workflow.as_str();
-    let (_, decision) = judge_edit(&engine.policy, proposal, params.clone(), stage, workflow);
+    let workflow = &loaded.run.opened.workflow;
+    let mut facts = facts_again(proposal, workflow, stage, local_time(engine.now(), back::zone(engine)));
+    // Whom the edit reaches may be somebody else: what was done before with them is looked up, and that this
+    // is about to be done too is written down.
+    if let Some(spec) = action::spec(&proposal.action.action) {
+        let edited = Action { action: proposal.action.action.clone(), params: params.clone() };
+        let lookup = Lookup {
+            step: row.step.clone(),
+            attempt: proposal.attempt,
+            action: edited.action.clone(),
+            workflow: workflow.clone(),
+            targets: targets(&edited, spec, &proposal.labels),
+        };
+        facts.history = Some(back::history(engine, row.run, &lookup, true).await?);
+    }
+    let (_, decision) = judge_edit(&engine.policy, proposal, params.clone(), &facts);
     match decision.ruling {
         Ruling::Deny => Err(DecideRefusal::Denied(decision.reasons)),
         Ruling::Allow | Ruling::Review => Ok(()),

@@ -32,6 +32,8 @@ pub mod notices;
 pub mod partitions;
 pub mod pauses;
 pub mod postgres;
+pub mod proposals;
+pub mod reached;
 pub mod records;
 pub mod retention;
 pub mod reviews;

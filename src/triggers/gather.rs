@@ -172,5 +172,5 @@ fn request(group: Group) -> Result<Request, StoreError> {
     let label = gather.label(&labels);
     let input = gather.input(inputs).ok_or_else(|| corrupt("it is empty".into()))?;
     let trigger = if trigger.starts_with("email:") { "email" } else { "webhook" };
-    Ok(Request { workflow, input, label, trigger, key: Some(format!("gathered:{id}")) })
+    Ok(Request { workflow, input, label, trigger, key: Some(format!("gathered:{id}")), verified: None })
 }

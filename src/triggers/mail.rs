@@ -84,7 +84,7 @@ pub async fn open(
         return Ok(Taken::Run(Opened::Existing(run)));
     }
     let key = Some(key);
-    let request = Request { workflow, input, label: Label::Untrusted, trigger: "email", key };
+    let request = Request { workflow, input, label: Label::Untrusted, trigger: "email", key, verified: None };
     Ok(gather::take(door, request, &trigger, gather).await?)
 }
 

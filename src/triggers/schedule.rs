@@ -251,7 +251,15 @@ async fn open(
         (scope.fill(&schedule.input).map_err(bad)?, scope.label(&schedule.input).map_err(bad)?);
     drop(scope);
     let key = Some(format!("schedule:{}:{at}", row.name));
-    door.open(Request { workflow: row.workflow.clone(), input, label, trigger: "schedule", key }).await
+    door.open(Request {
+        workflow: row.workflow.clone(),
+        input,
+        label,
+        trigger: "schedule",
+        key,
+        verified: None,
+    })
+    .await
 }
 
 /// The schedule in its zone, as this machine knows it.

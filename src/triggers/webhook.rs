@@ -112,6 +112,7 @@ pub async fn open(
         label: Label::Untrusted,
         trigger: "webhook",
         key: Some(format!("hook:{path}:{key}")),
+        verified: None,
     };
     Ok(gather::take(door, request, &format!("webhook:{path}"), gather).await?)
 }

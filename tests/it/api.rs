@@ -209,10 +209,9 @@ async fn a_denied_edit_decides_nothing() {
     let denied =
         app.call(Method::POST, &path, Some(edit(&|p| p["body"] = json!("an unspeakable thing")))).await;
     assert_eq!(denied.0, 422);
-    assert_eq!(
-        (&denied.1["type"], &denied.1["reasons"][0]),
-        (&json!("/problems/denied-edit"), &json!("Never this word."))
-    );
+    assert_eq!(denied.1["type"], "/problems/denied-edit");
+    let why = denied.1["reasons"][0].as_str().unwrap();
+    assert!(why.starts_with("Never this word (rule `never`; needed: "), "{why}");
 
     let strange = app.call(Method::POST, &path, Some(edit(&|p| p["bcc"] = json!("x@y.example")))).await;
     assert_eq!((strange.0.as_u16(), &strange.1["type"]), (422, &json!("/problems/bad-edit")));

@@ -324,6 +324,7 @@ async fn open_rows(store: &Store, workflow: &str, count: usize, queued: Option<Q
             input: json!({"what": "x"}),
             label: Label::Owner,
             trigger: "api".into(),
+            verified: None,
             parent: None,
             rerun: None,
             budget_micros: None,

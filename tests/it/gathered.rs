@@ -39,7 +39,8 @@ async fn deliver(bench: &Bench, key: &str, input: Value, label: Label) -> Result
         _ => None,
     });
     let key = Some(format!("hook:orders:{key}"));
-    let request = Request { workflow: "orders".into(), input, label, trigger: "webhook", key };
+    let request =
+        Request { workflow: "orders".into(), input, label, trigger: "webhook", key, verified: None };
     gather::take(&bench.rig.door, request, "webhook:orders", waits).await
 }
 
@@ -174,6 +175,7 @@ async fn a_crash_between_the_run_and_its_group_neither_loses_nor_doubles_it() {
         label: Label::Untrusted,
         trigger: "webhook",
         key: Some(format!("gathered:{group}")),
+        verified: None,
     };
     let run = bench.rig.door.open(died).await.unwrap().run();
     // What comes meanwhile is not of that run.

@@ -108,6 +108,7 @@ fn opened(lease: &Lease, version: steward::domain::digest::Digest) -> (Open, Sea
         input: json!({"what": "x"}),
         label: Label::Owner,
         trigger: "api".into(),
+        verified: None,
         parent: None,
         rerun: None,
         budget_micros: None,

@@ -48,6 +48,7 @@ impl Past {
             flow: Default::default(),
             sample: None,
             budget: Default::default(),
+            trust: Default::default(),
         };
         let version = store.keep_version(&version).await.unwrap().digest;
         let now = store.database_time().await.unwrap();

@@ -145,6 +145,7 @@ async fn a_crash_between_the_run_and_the_row_neither_loses_nor_doubles_it() {
         label: Label::System,
         trigger: "schedule",
         key: Some("schedule:every 1h:2026-05-01T06:00:00Z".into()),
+        verified: None,
     };
     let Opened::New(opened) = bench.rig.door.open(died).await.unwrap() else { panic!("it is new") };
     bench.tick().await;

@@ -3,7 +3,9 @@
 //!
 //! - [`workflow`] with [`steps`], and [`agent`]: a raw file in, its resolved definition out;
 //! - [`triggers`]: what opens runs: mailboxes, hooks, schedules;
-//! - [`settings`]: settings, connectors, policy; [`channels`]: the ways to the owner; [`models`]: providers, models, tiers; [`money`]: budgets and prices;
+//! - [`settings`]: settings, connectors; [`policy`]: rules and tags; [`channels`]: the ways to the owner;
+//! - [`models`]: providers, models, tiers; [`money`]: budgets and prices;
+//! - [`trust`]: what a workflow trusts more than where it came from;
 //! - `outputs`: what steps give to the ones after them;
 //! - `templates` with `paths`: what a template names, held against what there is;
 //! - `graph`: the order of steps, cycles, steps that can never run; `schema`: JSON Schemas themselves.
@@ -15,12 +17,14 @@ pub(super) mod models;
 pub(super) mod money;
 pub(super) mod outputs;
 pub(super) mod paths;
+pub(super) mod policy;
 pub(super) mod schema;
 pub(super) mod settings;
 pub(super) mod steps;
 pub(super) mod templates;
 pub(super) mod triggers;
-pub(super) mod workflow;
+pub(super) mod trust;
+pub(in crate::config) mod workflow;
 
 use std::collections::BTreeMap;
 

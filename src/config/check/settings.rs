@@ -1,22 +1,18 @@
-//! Settings, connectors and policy: what each of them says for itself.
+//! Settings and connectors: what each of them says for itself.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
 use lettre::Address;
 use lettre::message::Mailbox;
-use serde_json::{Value, json};
 
 use crate::config::check::money;
-use crate::config::check::templates::{Place, Scope};
 use crate::config::connectors::Connectors;
 use crate::config::document::Reporter;
 use crate::config::nearest;
 use crate::config::node::Path;
-use crate::config::policy::{Policy, Rule};
 use crate::config::secret::SecretRef;
 use crate::config::settings::Settings;
-use crate::domain::action::{ACTIONS, ActionSpec};
 use crate::domain::retention::{Keep, SHORTEST};
 
 /// A secret that is named but not there: what needs it is passed over until it is.
@@ -134,58 +130,5 @@ pub(in crate::config) fn connectors(report: &mut Reporter<'_>, connectors: &Conn
             let mend = "write the name alone, such as `api.example.com` or `localhost:8080`";
             report.value(&path, format!("`{host}` is not a host"), mend);
         }
-    }
-}
-
-/// Checks `config/policy.yaml`.
-pub(in crate::config) fn policy(report: &mut Reporter<'_>, policy: &Policy) {
-    for (index, rule) in policy.rules.iter().enumerate() {
-        let path = Path::top().key("rules").index(index);
-        if policy.rules[..index].iter().any(|earlier| earlier.rule == rule.rule) {
-            let message = format!("there are two rules `{}`", rule.rule);
-            report.value(&path.key("rule"), message, "give this one another name");
-        }
-        let covered: Vec<&ActionSpec> = ACTIONS.iter().filter(|spec| covers(rule, spec.name)).collect();
-        if covered.is_empty() {
-            let known: Vec<&str> = ACTIONS.iter().map(|spec| spec.name).collect();
-            let mend = nearest::mend(&rule.action, "the actions", &known);
-            report.value(&path.key("action"), format!("no action is called `{}`", rule.action), mend);
-        } else if let Some(when) = &rule.when {
-            rule_scope(&covered).expression(report, &Place::Value(&path.key("when")), when);
-        }
-    }
-}
-
-fn covers(rule: &Rule, action: &str) -> bool {
-    match rule.action.strip_suffix('*') {
-        Some(prefix) => action.starts_with(prefix),
-        None => rule.action == action,
-    }
-}
-
-/// What a rule's condition may name: `domain::policy::RULE_NAMES`, with the parameters of the actions it covers.
-fn rule_scope(covered: &[&ActionSpec]) -> Scope {
-    let parameters = covered.iter().flat_map(|spec| spec.required.iter().chain(spec.optional));
-    let params: serde_json::Map<String, Value> =
-        parameters.clone().map(|name| ((*name).to_owned(), json!(true))).collect();
-    let labels: serde_json::Map<String, Value> = parameters
-        .map(|name| {
-            ((*name).to_owned(), json!({"type": "string", "enum": ["owner", "system", "model", "untrusted"]}))
-        })
-        .collect();
-    let actions: Vec<&str> = covered.iter().map(|spec| spec.name).collect();
-    let object =
-        |properties| json!({"type": "object", "additionalProperties": false, "properties": properties});
-    Scope {
-        names: BTreeMap::from([
-            ("action", json!({"type": "string", "enum": actions})),
-            ("params", object(params)),
-            ("labels", object(labels)),
-            ("confidence", json!({"type": "number"})),
-            ("workflow", json!({"type": "string"})),
-            ("stage", json!({"type": "string", "enum": ["supervised", "live", "retired"]})),
-        ]),
-        steps: None,
-        hint: "a rule names `action`, `params`, `labels`, `confidence`, `workflow` and `stage`",
     }
 }

@@ -22,7 +22,7 @@ pub(in crate::config) struct Scope {
     pub(in crate::config) names: BTreeMap<&'static str, Value>,
     /// Of a workflow: the outputs of the steps before this one.
     pub(in crate::config) steps: Option<Steps>,
-    /// What to say about a name that is none of these.
+    /// What to say about a name that is none of these; the names themselves when it is empty.
     pub(in crate::config) hint: &'static str,
 }
 
@@ -154,7 +154,14 @@ impl Scope {
             (["steps"], Some(_)) => Ok(None),
             ([root, rest @ ..], _) => match self.names.get(*root) {
                 Some(schema) => paths::follow(schema, root, rest),
-                None => return Err((format!("there is nothing called `{root}` here"), self.hint.to_owned())),
+                None => {
+                    let known: Vec<&str> = self.names.keys().copied().collect();
+                    let mend = match self.hint {
+                        "" => nearest::mend(root, "what there is", &known),
+                        hint => hint.to_owned(),
+                    };
+                    return Err((format!("there is nothing called `{root}` here"), mend));
+                }
             },
             ([], _) => Ok(None),
         };

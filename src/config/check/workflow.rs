@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 
 use crate::config::check::templates::{Place, Scope, Steps};
-use crate::config::check::{Names, graph, money, outputs, schema, steps, triggers};
+use crate::config::check::{Names, graph, money, outputs, schema, steps, triggers, trust};
 use crate::config::document::Reporter;
 use crate::config::nearest;
 use crate::config::node::Path;
@@ -104,6 +104,7 @@ pub(in crate::config) fn resolve(report: &mut Reporter<'_>, raw: &RawWorkflow, n
         flow: flow(raw),
         sample: raw.sample,
         budget: money::budget(report, raw.budget.as_ref(), names.currency.as_deref()),
+        trust: trust::resolve(report, raw, &base, &outputs),
     };
     super::settings::retention(report, raw.retention);
     Definition { triggers, version, retention: raw.retention }

@@ -6,6 +6,7 @@ mod files;
 mod fuzz;
 mod models;
 mod money;
+mod policy;
 mod shipped;
 mod templates;
 mod triggers;

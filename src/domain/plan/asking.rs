@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::domain::action::Labels;
 use crate::domain::digest::Digest;
 use crate::domain::event::{Artifact, Ask, ErrorKind, Question};
 use crate::domain::label::Label;
@@ -69,6 +70,8 @@ impl Planner<'_, '_> {
             reasons: reasons(&agent.tier),
             artifacts: draft.map(drafted).into_iter().chain(artifacts).take(MAX_ARTIFACTS).collect(),
             action: None,
+            labels: Labels::new(),
+            stakes: None,
             form: Some(agent.output.clone()),
             due_at: None,
             risk: Risk::default(),

@@ -10,8 +10,9 @@ use crate::domain::duration::Span;
 use crate::domain::event::{Artifact, Ask, ErrorKind, Event, Proposal, Question, StepError};
 use crate::domain::ids::{EffectId, ReviewId, StepId};
 use crate::domain::label::Label;
-use crate::domain::plan::decide::judge_edit;
+use crate::domain::plan::judging::judge_edit;
 use crate::domain::plan::{EffectKey, IN_DOUBT_CHOICES, Planner, Task};
+use crate::domain::policy::facts::History;
 use crate::domain::policy::{Case, Ruling};
 use crate::domain::risk::Risk;
 use crate::domain::run::IllegalEvent;
@@ -110,16 +111,34 @@ impl Planner<'_, '_> {
     }
 
     fn begin_action(&mut self, step: &Step, wanted: &ActionStep) -> Begun {
-        let params = self.scope(&step.id).fill(&wanted.with)?;
-        let labels = self.labels(step, &wanted.with, &params)?;
-        let action = Action { action: wanted.action.clone(), params };
+        let (action, labels) = self.filled(step, wanted)?;
         if reach(wanted) == Reach::Read {
             let label = Label::join_all(labels.values().copied());
             self.tasks.push(Task::Read { step: step.id.clone(), action, label });
             return Ok(Ok(()));
         }
         let key = self.key(step, wanted)?;
-        Ok(self.propose(step, wanted, action, labels, key))
+        Ok(self.propose(step, wanted, (action, labels), key, None))
+    }
+
+    /// Proposes what the step says, now that it is known what was done before.
+    pub(super) fn go_on_with(
+        &mut self,
+        step: &Step,
+        wanted: &ActionStep,
+        history: History,
+    ) -> Result<(), IllegalEvent> {
+        match self.filled(step, wanted).and_then(|filled| Ok((filled, self.key(step, wanted)?))) {
+            Ok((filled, key)) => self.propose(step, wanted, filled, key, Some(history)),
+            Err(error) => self.fail(step, ErrorKind::Invalid, error.to_string()),
+        }
+    }
+
+    /// The action with its parameters filled in, and where each came from.
+    fn filled(&self, step: &Step, wanted: &ActionStep) -> Result<(Action, Labels), TemplateError> {
+        let params = self.scope(&step.id).fill(&wanted.with)?;
+        let labels = self.labels(step, &wanted.with, &params)?;
+        Ok((Action { action: wanted.action.clone(), params }, labels))
     }
 
     /// Under one key an action is carried out once. A run made from another one shares its keys, and so
@@ -146,9 +165,9 @@ impl Planner<'_, '_> {
         &mut self,
         step: &Step,
         wanted: &ActionStep,
-        action: Action,
-        labels: Labels,
+        (action, labels): (Action, Labels),
         key: String,
+        history: Option<History>,
     ) -> Result<(), IllegalEvent> {
         let Some(spec) = action::spec(&action.action) else {
             return self.fail(step, ErrorKind::Invalid, format!("there is no action `{}`", action.action));
@@ -161,15 +180,12 @@ impl Planner<'_, '_> {
         if let Some(existing) = self.env.taken.get(&taken).cloned() {
             return self.reuse(step, &action, &existing);
         }
-        let decision = self.env.policy.judge(&Case {
-            action: &action,
-            spec,
-            labels: &labels,
-            confidence: self.confidence(&wanted.with),
-            stage: self.env.stage,
-            workflow: self.run.opened.workflow.as_str(),
-            review_asked: wanted.review.is_some(),
-        });
+        if history.is_none() && self.look_back(step, &action, &labels) {
+            return Ok(());
+        }
+        let facts = self.facts(step, wanted, &action, &labels, history);
+        let case = Case { action: &action, spec, labels: &labels, facts: &facts };
+        let decision = self.env.policy.judge(&case);
         let decision = self.sampled(step, spec, decision);
         let attempt = self.run.record(&step.id).attempt;
         let proposal = Proposal {
@@ -235,9 +251,8 @@ impl Planner<'_, '_> {
         if let Some(existing) = self.env.taken.get(&key).cloned() {
             return self.reuse(step, &proposal.action.clone(), &existing);
         }
-        let workflow = self.run.opened.workflow.as_str();
-        let params = proposal.action.params.clone();
-        let (_, decision) = judge_edit(self.env.policy, &proposal, params, self.env.stage, workflow);
+        let (params, facts) = (proposal.action.params.clone(), self.facts_again(&proposal));
+        let (_, decision) = judge_edit(self.env.policy, &proposal, params, &facts);
         if decision.ruling == Ruling::Deny {
             return self.fail(step, ErrorKind::Denied, decision.reasons.join("; "));
         }
@@ -277,9 +292,11 @@ impl Planner<'_, '_> {
             artifacts: self.artifacts(&shows),
             digest: proposal.digest,
             action: Some(proposal.action.clone()),
+            labels: proposal.labels.clone(),
+            stakes: Some(proposal.decision.stakes.clone()),
             form: None,
             due_at: shows.due.map(|due| due.after(self.env.now)),
-            risk: Risk::default(),
+            risk: proposal.decision.stakes.risk,
             allows_micros: None,
         };
         self.open(question)
@@ -297,6 +314,8 @@ impl Planner<'_, '_> {
             reasons: vec!["the workflow asks".into()],
             artifacts,
             action: None,
+            labels: Labels::new(),
+            stakes: None,
             form: wanted.form.clone(),
             due_at: wanted.shows.due.map(|due| due.after(self.env.now)),
             risk: Risk::default(),
@@ -329,9 +348,11 @@ impl Planner<'_, '_> {
             artifacts: self.known_of(proposal),
             digest: proposal.digest,
             action: Some(proposal.action.clone()),
+            labels: proposal.labels.clone(),
+            stakes: Some(proposal.decision.stakes.clone()),
             form: Some(json!({"type": "string", "enum": IN_DOUBT_CHOICES})),
             due_at: None,
-            risk: Risk::default(),
+            risk: proposal.decision.stakes.risk,
             allows_micros: None,
         };
         self.open(question)
@@ -386,7 +407,7 @@ impl Planner<'_, '_> {
     }
 
     /// The lowest confidence among the steps that `with` builds on.
-    fn confidence(&self, with: &Value) -> Option<f64> {
+    pub(super) fn confidence(&self, with: &Value) -> Option<f64> {
         let mut named = BTreeSet::new();
         template::paths(with, &mut named).ok()?;
         let confidences =
@@ -408,7 +429,10 @@ impl Planner<'_, '_> {
         let (here, there) = (step.clone(), step.clone());
         Scope::lazy(
             move || self.run.context_of(&here, self.env.workspace),
-            move |path| self.run.label_in(&there, path),
+            move |path| match self.env.version.trust.covers(path) {
+                true => Label::Owner,
+                false => self.run.label_in(&there, path),
+            },
         )
     }
 

@@ -2,15 +2,15 @@
 
 use serde_json::{Value, json};
 
-use crate::domain::action::{self, Action};
 use crate::domain::event::{Ask, ErrorKind, Event, Proposal, Verdict};
 use crate::domain::ids::ReviewId;
 use crate::domain::label::Label;
 use crate::domain::plan::Planner;
-use crate::domain::policy::{Case, Decision, Policy, Ruling};
+use crate::domain::plan::judging::judge_edit;
+use crate::domain::policy::Ruling;
 use crate::domain::run::IllegalEvent;
 use crate::domain::step::StepStatus;
-use crate::domain::workflow::{Stage, Step};
+use crate::domain::workflow::Step;
 
 impl Planner<'_, '_> {
     /// Takes note of a decision; a review that no longer waits takes none.
@@ -113,8 +113,8 @@ impl Planner<'_, '_> {
         mut proposal: Proposal,
         params: Value,
     ) -> Result<(), IllegalEvent> {
-        let workflow = self.run.opened.workflow.as_str();
-        let (edited, decision) = judge_edit(self.env.policy, &proposal, params, self.env.stage, workflow);
+        let facts = self.facts_again(&proposal);
+        let (edited, decision) = judge_edit(self.env.policy, &proposal, params, &facts);
         if decision.ruling == Ruling::Deny {
             self.withdraw(&proposal, "policy denies the edit")?;
             return self.fail(step, ErrorKind::Denied, decision.reasons.join("; "));
@@ -159,35 +159,4 @@ impl Planner<'_, '_> {
             _ => self.decline(step, "given up: it may or may not have happened"),
         }
     }
-}
-
-/// An action with the owner's edits, and what policy says of it. Parameters that the owner changed
-/// are the owner's word; the others keep their label.
-#[must_use]
-pub fn judge_edit(
-    policy: &Policy,
-    proposal: &Proposal,
-    params: Value,
-    stage: Stage,
-    workflow: &str,
-) -> (Action, Decision) {
-    let mut labels = proposal.labels.clone();
-    labels.retain(|name, _| params.get(name) == proposal.action.params.get(name));
-    let edited = Action { action: proposal.action.action.clone(), params };
-    let decision = match action::spec(&edited.action) {
-        Some(spec) => policy.judge(&Case {
-            action: &edited,
-            spec,
-            labels: &labels,
-            confidence: None,
-            stage,
-            workflow,
-            review_asked: false,
-        }),
-        None => Decision {
-            ruling: Ruling::Deny,
-            reasons: vec![format!("there is no action `{}`", edited.action)],
-        },
-    };
-    (edited, decision)
 }

@@ -4,6 +4,7 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::domain::action::Labels;
 use crate::domain::digest::Digest;
 use crate::domain::event::{Ask, Event, Outcome, Question, Verdict};
 use crate::domain::ids::{ReviewId, RunId, StepId};
@@ -70,9 +71,14 @@ impl Planner<'_, '_> {
             Outcome::Succeeded | Outcome::Declined | Outcome::Failed | Outcome::Parked => "the run ended",
         };
         self.withdraw_questions(why)?;
-        self.tasks.retain(|task| matches!(task, Task::Perform(_) | Task::Probe(_) | Task::Stop(_)));
         // What a model call cost is worth knowing, but not worth waiting for once the owner said stop.
         let agents_too = outcome != Outcome::Cancelled;
+        self.tasks.retain(|task| match task {
+            Task::Perform(_) | Task::Probe(_) | Task::Stop(_) => true,
+            // A step that says it is running is waited for: something must come of it.
+            Task::Agent { .. } | Task::Read { .. } | Task::Open { .. } | Task::LookBack(_) => agents_too,
+            Task::Instant(_) | Task::Listen { .. } | Task::Attend { .. } => false,
+        });
         let in_flight = |status: &StepStatus| match status {
             StepStatus::Effecting { .. } | StepStatus::Asking { ask: Ask::InDoubt, .. } => true,
             StepStatus::Running => agents_too,
@@ -192,6 +198,8 @@ impl Planner<'_, '_> {
             ],
             artifacts: Vec::new(),
             action: None,
+            labels: Labels::new(),
+            stakes: None,
             form: Some(json!({"type": "string", "enum": UNDO_CHOICES})),
             due_at: None,
             risk: Risk::default(),

@@ -27,6 +27,7 @@ impl Planner<'_, '_> {
             Stimulus::LookedUp(step, call) => self.looked_up(step, call),
             Stimulus::Answered(step, call, answer) => self.answered(step, call.as_ref(), answer),
             Stimulus::Read(step, result) => self.read(step, result),
+            Stimulus::LookedBack(step, attempt, history) => self.looked_back(step, *attempt, history),
             Stimulus::Effect(step, result) => self.effect(step, result, false),
             Stimulus::Probed(step, result) => self.effect(step, result, true),
             Stimulus::Decided { review, verdict, by } => self.decided(*review, verdict, by),

@@ -34,25 +34,14 @@ impl Planner<'_, '_> {
     }
 
     fn is_fed_by_paid_models(&self, step: &Step) -> bool {
-        let mut seen = BTreeSet::new();
-        let mut ahead = self.sources(step);
-        while let Some(id) = ahead.pop() {
-            if !seen.insert(id.clone()) {
-                continue;
-            }
+        self.all_sources(step).iter().any(|id| {
             let items = self.run.steps.iter().filter(|(other, _)| other.place().base == id.as_str());
-            if items.map(|(_, record)| record.cost_micros).sum::<i64>() > 0 {
-                return true;
-            }
-            if let Some(source) = self.env.version.step(&id) {
-                ahead.extend(self.sources(&source));
-            }
-        }
-        false
+            items.map(|(_, record)| record.cost_micros).sum::<i64>() > 0
+        })
     }
 
     /// The steps that a step's templates and its list name.
-    fn sources(&self, step: &Step) -> Vec<StepId> {
+    pub(super) fn sources(&self, step: &Step) -> Vec<StepId> {
         let mut named = BTreeSet::new();
         for text in step.templates() {
             let _ = template::paths(&text, &mut named); // what does not parse fails the step elsewhere

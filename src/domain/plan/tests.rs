@@ -4,6 +4,7 @@ mod agents;
 mod any_order;
 mod every_kind;
 mod kinds;
+mod labels;
 
 use std::collections::BTreeMap;
 
@@ -16,6 +17,7 @@ use crate::domain::digest::Digest;
 use crate::domain::duration::Span;
 use crate::domain::event::{Ask, ErrorKind, Opened};
 use crate::domain::ids::WorkflowName;
+use crate::domain::policy::facts::Seen;
 use crate::domain::retry::Retry;
 use crate::domain::step::StepStatus;
 use crate::domain::workflow::{ActionStep, Agent, AgentStep, ReviewStep, Step, StepKind};
@@ -62,6 +64,7 @@ impl Story {
             flow: Default::default(),
             sample: None,
             budget: Default::default(),
+            trust: Default::default(),
         };
         let opened = Opened {
             workflow: WorkflowName::from("test"),
@@ -70,6 +73,7 @@ impl Story {
             input: json!({"from": "ann@client.example", "body": "Hello"}),
             label: Label::Untrusted,
             trigger: "email".into(),
+            verified: None,
             parent: None,
             rerun: None,
             budget_micros: None,
@@ -107,7 +111,17 @@ impl Story {
             now: self.now,
             jitter: 0.0,
         };
-        let transition = advance(&mut self.run, stimuli, &env).unwrap();
+        let mut transition = advance(&mut self.run, stimuli, &env).unwrap();
+        // Nothing was done before, and that is known at once.
+        while let Some(at) = transition.tasks.iter().position(|task| matches!(task, Task::LookBack(_))) {
+            let Task::LookBack(lookup) = transition.tasks.remove(at) else { unreachable!() };
+            let history = Box::new(Ok(history(&lookup)));
+            let looked_back = Stimulus::LookedBack(lookup.step, lookup.attempt, history);
+            let next = advance(&mut self.run, &[looked_back], &env).unwrap();
+            transition.entries.extend(next.entries);
+            transition.tasks.extend(next.tasks);
+            (transition.rest, transition.due) = (next.rest, next.due);
+        }
         self.journal.extend(transition.entries.iter().cloned());
         self.times.resize(self.journal.len(), self.now);
         transition
@@ -141,6 +155,12 @@ impl Story {
             |entry: &Entry| serde_json::to_value(&entry.event).unwrap()["kind"].as_str().unwrap().to_owned();
         transition.entries.iter().map(kind).collect()
     }
+}
+
+/// Nobody of them was reached before.
+fn history(lookup: &Lookup) -> History {
+    let seen = lookup.targets.iter().map(|target| (target.key.clone(), Seen::default()));
+    History { targets: seen.collect(), ..History::default() }
 }
 
 fn step(id: &str, needs: &[&str], kind: StepKind) -> Step {

@@ -46,7 +46,7 @@ impl Planner<'_, '_> {
     }
 
     /// The owner's time zone: what a date without one means.
-    fn zone(&self) -> TimeZone {
+    pub(super) fn zone(&self) -> TimeZone {
         let name = self.env.workspace.get("time_zone").and_then(Value::as_str).unwrap_or("UTC");
         TimeZone::get(name).unwrap_or(TimeZone::UTC)
     }

@@ -217,6 +217,7 @@ impl Rig {
             label: Label::Owner,
             trigger: "api",
             key: None,
+            verified: None,
         };
         self.door.open(request).await
     }
@@ -232,6 +233,7 @@ impl Rig {
             label: Label::Owner,
             trigger: "api",
             key: key.map(str::to_owned),
+            verified: None,
         };
         self.door.open(request).await.unwrap()
     }
@@ -293,6 +295,7 @@ pub fn version(workflow: &str, steps: Vec<Step>) -> Version {
         flow: Flow::default(),
         sample: None,
         budget: Budget::default(),
+        trust: Default::default(),
     }
 }
 
