@@ -5,17 +5,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::domain::action::{Action, Labels};
-use crate::domain::budget::RunLimit;
 use crate::domain::digest::Digest;
 pub use crate::domain::failure::{ErrorKind, StepError};
 use crate::domain::ids::{
     CallId, EffectId, HappeningId, ReservationId, ReviewId, RunId, StepId, WorkflowName,
 };
 use crate::domain::label::Label;
+pub use crate::domain::origin::{Parent, Rerun, Verified};
 use crate::domain::policy::Decision;
 use crate::domain::risk::{Risk, Stakes};
 pub use crate::domain::tool::ToolCall;
-pub use crate::domain::verified::Verified;
 
 /// One thing that happened in a run. `kind` is the journal's column, `data` the rest.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -232,29 +231,6 @@ pub struct Opened {
     /// The most its model calls may cost, millionths of the currency.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget_micros: Option<i64>,
-}
-
-/// The step of another run that waits for this one's end.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Parent {
-    /// The run that waits.
-    pub run: RunId,
-    /// Its step.
-    pub step: StepId,
-    /// That run and those that wait for it in turn, each with its limit: what this one costs they pay too.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub pays: Vec<RunLimit>,
-}
-
-/// What a run does anew.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Rerun {
-    /// The run it is made from.
-    pub of: RunId,
-    /// The run that all of them go back to: its keys are theirs, so that no completed effect is repeated.
-    pub root: RunId,
-    /// The owner wants completed effects to happen again.
-    pub repeat: bool,
 }
 
 /// What an event from outside is called: its name, and what it is about.
