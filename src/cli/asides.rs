@@ -122,3 +122,53 @@ pub(super) async fn edits(client: &Client, workflow: Option<&str>, as_json: bool
     let head = ["WORKFLOW", "VERSION", "ACTION", "EDITS", "KEPT", "GONE", "ADDED"];
     out::line(&out::table(&head, &rows, out::width()))
 }
+
+/// What stands below a review: whether it can be taken back, what was said to it, how long it is put off,
+/// and that its agent can be asked for another draft.
+pub(super) fn about(review: &Value) -> Vec<String> {
+    let text = |value: &Value, name: &str| out::plain(value[name].as_str().unwrap_or_default());
+    let mut lines = Vec::new();
+    if let Some(sentence) = review["reversible"].as_str().filter(|_| review["question"]["action"].is_object())
+    {
+        lines.push(String::new());
+        lines.push(out::plain(sentence));
+    }
+    if let Some(until) = review["snoozed_until"].as_str() {
+        lines.push(format!("put off until {}", out::moment(until)));
+    }
+    for comment in review["comments"].as_array().into_iter().flatten() {
+        lines.push(String::new());
+        lines.push(format!("{} said at {}:", text(comment, "by"), out::moment(&text(comment, "at"))));
+        let said = comment["text"].as_str().unwrap_or_default();
+        lines.extend(said.lines().map(|line| format!("  {}", out::plain(line))));
+    }
+    let verdicts = review["verdicts"].as_array();
+    if verdicts.is_some_and(|verdicts| verdicts.iter().any(|verdict| verdict == "responded")) {
+        lines.push(String::new());
+        let id = review["id"].as_str().unwrap_or_default();
+        lines.push(format!("for another draft: steward reviews respond {} WORDS", ids::short(id)));
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_said_to_a_review_is_shown_inert_and_what_can_be_asked_for_is_named() {
+        let review = json!({
+            "id": "0190a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b", "question": {"action": {"action": "email.send"}},
+            "reversible": "It cannot be taken back.", "verdicts": ["approved", "responded"],
+            "comments": [{"by": "bea", "at": "2026-03-02T10:00:00Z", "text": "red \u{1b}[31m\nline"}],
+        });
+        let lines = about(&review);
+        assert_eq!(lines[1], "It cannot be taken back.");
+        assert!(lines.iter().all(|line| !line.contains('\u{1b}')), "{lines:?}");
+        assert!(lines.contains(&"  line".to_owned()), "{lines:?}");
+        assert_eq!(lines.last().unwrap(), "for another draft: steward reviews respond 2e3f4a5b WORDS");
+        assert!(
+            about(&json!({"id": "x", "question": {}, "reversible": "Nothing leaves the run."})).is_empty()
+        );
+    }
+}

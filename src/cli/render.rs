@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::api::view::{RunView, StepView, Wait};
+use crate::cli::asides;
 use crate::cli::ids::short;
 use crate::cli::out::{cut, moment, plain};
 use crate::domain::event::Topic;
@@ -223,7 +224,8 @@ pub fn render_review(review: &Value, width: usize, color: bool) -> String {
     for reason in question["reasons"].as_array().into_iter().flatten() {
         lines.push(paint.on(Tone::Asks, &format!("why: {}", plain(reason.as_str().unwrap_or_default()))));
     }
-    for artifact in question["artifacts"].as_array().into_iter().flatten() {
+    let artifacts = review["artifacts"].as_array().or(question["artifacts"].as_array());
+    for artifact in artifacts.into_iter().flatten() {
         let (title, label) = (
             plain(artifact["title"].as_str().unwrap_or_default()),
             plain(artifact["label"].as_str().unwrap_or_default()),
@@ -245,6 +247,7 @@ pub fn render_review(review: &Value, width: usize, color: bool) -> String {
             lines.extend(whole(value).map(|line| format!("  {line}").trim_end().to_owned()));
         }
     }
+    lines.extend(asides::about(review));
     lines.push(String::new());
     match (text("status"), review["decided_by"].as_str()) {
         ("open", _) => lines.extend(commands(text("ask"), id)),

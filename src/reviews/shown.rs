@@ -166,11 +166,19 @@ async fn artifacts(
         // A record may hold what came from outside.
         more.push(artifact("what is known of them", Label::Untrusted, json!(known)));
     }
-    // What came in gives way: the fewest of it that say what this is about stand last.
-    artifacts.truncate(MAX_ARTIFACTS.saturating_sub(more.len()).max(1));
     artifacts.extend(more);
-    artifacts.truncate(MAX_ARTIFACTS);
+    fit(&mut artifacts);
     Ok(artifacts)
+}
+
+/// Who wrote and what about gives way before what was written does: it mostly says so itself.
+fn fit(artifacts: &mut Vec<Artifact>) {
+    for least in CAME_IN.iter().take(CAME_IN.len() - 1) {
+        if artifacts.len() > MAX_ARTIFACTS {
+            artifacts.retain(|artifact| artifact.title != *least);
+        }
+    }
+    artifacts.truncate(MAX_ARTIFACTS);
 }
 
 fn artifact(title: &str, label: Label, value: Value) -> Artifact {
@@ -254,6 +262,17 @@ mod tests {
         let spec = action::spec("email.send").unwrap();
         assert_eq!(recipients(spec, &mail), ["a@x.example", "b@x.example", "c@x.example"]);
         assert!(recipients(spec, &action("email.send", json!({"to": null}))).is_empty());
+    }
+
+    #[test]
+    fn what_was_written_is_shown_before_who_wrote_it() {
+        let titles =
+            ["you said", "input.from", "input.subject", "input.body", "who gets it", "amount", "known"];
+        let mut artifacts: Vec<Artifact> =
+            titles.iter().map(|title| artifact(title, Label::System, json!(1))).collect();
+        fit(&mut artifacts);
+        let left: Vec<&str> = artifacts.iter().map(|artifact| artifact.title.as_str()).collect();
+        assert_eq!(left, ["you said", "input.body", "who gets it", "amount", "known"]);
     }
 
     #[test]

@@ -94,10 +94,10 @@ async fn a_provider_that_nobody_calls_is_told_once_per_opening_and_over_when_it_
 #[tokio::test]
 async fn each_share_of_a_budget_is_told_once_and_the_last_one_loudest() {
     let model = ModelServer::start(Box::new(|_| says(r#"{"text": "Dear Ann"}"#))).await;
-    // A call costs 140 millionths: two of them are more than half, and a third more than all.
-    let rig = rig(&model, Budget { per_day: Some(400), ..Budget::default() }).await;
+    // A call costs 140 millionths, so that half is spent before one has to be refused.
+    let rig = rig(&model, Budget { per_day: Some(3_000), ..Budget::default() }).await;
     let engine = rig.door.engine();
-    for _ in 0..4 {
+    for _ in 0..25 {
         let run = rig.open(None).await.run();
         eventually("its end, or a question", || async {
             ["succeeded", "waiting"].contains(&rig.status(run).await.as_str()).then_some(())
@@ -114,18 +114,15 @@ async fn each_share_of_a_budget_is_told_once_and_the_last_one_loudest() {
                 (notice.subject.rsplit(':').next().unwrap().to_owned(), notice.severity, notice.times)
             })
             .collect();
-        (seen.len() == 2).then_some(seen)
+        seen.iter().any(|(share, ..)| share == "100").then_some(seen)
     })
     .await;
     let told = |share: &str, severity: &str| (share.to_owned(), severity.to_owned(), 1);
-    assert_eq!(
-        seen,
-        [told("100", "critical"), told("50", "info")],
-        "80 % was never reached, and then it was short"
-    );
+    assert!(seen.contains(&told("100", "critical")) && seen.contains(&told("50", "info")), "{seen:?}");
+    assert!(seen.iter().all(|(.., times)| *times == 1), "{seen:?}");
     let notices = standing(&rig.store, NoticeKind::BudgetThreshold).await;
     assert!(
-        notices[0].title.contains("the workflow `test`") && notices[0].detail.contains("0.0004 USD"),
+        notices[0].title.contains("the workflow `test`") && notices[0].detail.contains("0.003 USD"),
         "{notices:?}"
     );
     rig.door.stop().await;
@@ -237,9 +234,9 @@ async fn a_notice_is_listed_and_acknowledged_once() {
     assert_eq!((&notice["kind"], &notice["times"]), (&json!("channel_failed"), &json!(1)));
     let path = format!("/api/v1/notices/{}/acknowledge", notice["id"].as_str().unwrap());
     let acknowledged = app.post(&path, json!({})).await;
-    assert_eq!(acknowledged["acknowledged_by"], "owner");
+    assert_eq!(acknowledged["acknowledged_by"], "owner via api");
     let (status, again) = app.call(Method::POST, &path, Some(json!({}))).await;
-    assert_eq!((status, &again["by"]), (StatusCode::CONFLICT, &json!("owner")), "{again}");
+    assert_eq!((status, &again["by"]), (StatusCode::CONFLICT, &json!("owner via api")), "{again}");
     assert!(again["at"].is_string());
     assert_eq!(app.get("/api/v1/notices").await["notices"], json!([]));
     let all: Value = app.get("/api/v1/notices?all=true").await;
