@@ -9,7 +9,7 @@ use crate::store::reviews::ReviewRow;
 fn row(ask: &str, form: &Value, hostile: &str) -> ReviewRow {
     let question = json!({
         "step": "s", "review": Uuid::nil(), "ask": ask, "title": hostile, "reasons": [hostile],
-        "digest": Digest::ZERO, "risk": "low", "form": form,
+        "digest": Digest::ZERO, "risk": {"class": "low"}, "form": form,
         "action": {"action": "email.send", "params": {hostile: hostile}},
         "artifacts": [{"title": hostile, "label": "untrusted", "value": {"x": hostile}}],
     });
@@ -27,6 +27,7 @@ fn row(ask: &str, form: &Value, hostile: &str) -> ReviewRow {
         opened_at: "2026-03-02T10:00:00Z".parse().unwrap(),
         due_at: None,
         decided_at: None,
+        snoozed_until: None,
     }
 }
 

@@ -274,7 +274,9 @@ mod tests {
             digest: Digest::ZERO,
             action: None,
             form: None,
+            labels: Default::default(),
             risk: None,
+            sampled: false,
             due_at: None,
             allows_micros: None,
         };

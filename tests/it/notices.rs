@@ -31,8 +31,11 @@ fn writing(budget: Budget) -> Version {
     let agent: Agent = serde_json::from_value(json!({"agent": "writer", "tier": "draft", "prompt": "Write.",
         "output": {"type": "object", "required": ["text"]}, "max_tokens": 50}))
     .unwrap();
-    let kind =
-        StepKind::Agent(AgentStep { agent: "writer".into(), with: json!({"about": "{{ input.what }}"}) });
+    let kind = StepKind::Agent(AgentStep {
+        agent: "writer".into(),
+        mode: Default::default(),
+        with: json!({"about": "{{ input.what }}"}),
+    });
     let mut version =
         Version { budget, ..version("test", vec![Step { kind, ..step("write", None, "noop", json!({})) }]) };
     version.agents.insert("writer".into(), agent);

@@ -1,10 +1,15 @@
 //! What is counted, and how far workflows are trusted, over HTTP.
 
+use std::sync::Arc;
+
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use steward::api::session::Web;
 use steward::config::secret::Secret;
 use steward::domain::autonomy::own;
 use steward::domain::event::Verdict;
+use steward::triggers::email::authentic::Authenticator;
+use steward::triggers::mail::Mailroom;
 
 use crate::autonomy::House;
 use crate::support::app;
@@ -46,14 +51,22 @@ async fn numbers_are_for_the_token_and_for_the_scrapers_own_which_opens_nothing_
     house.rig.becomes(run, "succeeded").await;
     house.rig.open_about("two", None).await;
     house.counted(1).await;
+    let mail = Mailroom {
+        door: house.rig.door.clone(),
+        definitions: house.definitions.clone(),
+        authenticator: Authenticator::fixed([]).unwrap(),
+        aside: None,
+    };
     let state = steward::api::ApiState::new(
         house.rig.door.clone(),
         house.definitions.clone(),
+        (Arc::new(mail), None),
         &Secret::new("owner".to_owned()),
         None,
+        Web::new("http://127.0.0.1:1/".parse().unwrap()),
     );
     let scraper = Secret::new("scraper".to_owned());
-    let router = steward::api::router(state.with_metrics_token(Some(&scraper)));
+    let router = steward::ui::serve(state.with_metrics_token(Some(&scraper)));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move { axum::serve(listener, router).await });

@@ -119,11 +119,11 @@ prop_compose! {
         ReviewRow {
             id: review, run: RunId(Uuid::now_v7()), step: step.as_str().into(), ask: ask.as_str().into(), digest,
             title: title.clone(), status: status.into(), verdict, decided_by: Some(word), opened_at: at,
-            due_at: due.then_some(at), decided_at: (status != "open").then_some(at),
+            due_at: due.then_some(at), decided_at: (status != "open").then_some(at), snoozed_until: None,
             question: Question {
                 step: step.as_str().into(), review, ask, title, reasons, artifacts: artifacts.collect(), digest,
                 action: action.map(|(action, params)| Action { action, params: json!(params) }),
-                form, labels: Default::default(), risk: Some(Risk::of([("x".to_owned(), risk)], false)), due_at: None, allows_micros: None,
+                form, labels: Default::default(), sampled: false, risk: Some(Risk::of([("x".to_owned(), risk)], false)), due_at: None, allows_micros: None,
             },
         }
     }

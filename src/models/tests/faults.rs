@@ -347,6 +347,7 @@ impl Row {
             tools: &Shelf,
             witness: &told,
             keeping: None,
+            rounds: &[],
         };
         let answer = told.ask(&models, asked).await;
         let calls = told.calls();

@@ -13,7 +13,7 @@ fn row(hostile: &str, body: &Value) -> ReviewRow {
     let action = json!({"action": "email.send", "params": {"to": hostile, "body": body}});
     let question = json!({
         "step": "reply", "review": Uuid::nil(), "ask": "approval", "title": hostile,
-        "reasons": [hostile], "digest": Digest::ZERO, "risk": "high", "action": action,
+        "reasons": [hostile], "digest": Digest::ZERO, "risk": {"class": "high"}, "action": action,
         "artifacts": [{"title": hostile, "label": "untrusted", "value": hostile}],
     });
     ReviewRow {
@@ -30,6 +30,7 @@ fn row(hostile: &str, body: &Value) -> ReviewRow {
         opened_at: "2026-03-02T10:00:00Z".parse().unwrap(),
         due_at: None,
         decided_at: None,
+        snoozed_until: None,
     }
 }
 

@@ -51,7 +51,11 @@ fn story(choices: &[Choice], trusts: bool) -> Story {
         let value = template(*way, &path(*of, nth));
         let kind = match kind % 5 {
             0 => action("noop", json!({"value": value})),
-            1 => StepKind::Agent(AgentStep { agent: "writer".into(), with: json!({"text": value}) }),
+            1 => StepKind::Agent(AgentStep {
+                agent: "writer".into(),
+                mode: Default::default(),
+                with: json!({"text": value}),
+            }),
             2 => action("records.get", json!({"kind": "k", "key": value})),
             3 => action("records.put", json!({"kind": "k", "key": "fixed", "data": value})),
             _ => action("records.get", json!({"kind": "k", "key": "fixed"})),
@@ -88,7 +92,7 @@ fn play(story: &mut Story) {
     while let Some(task) = ahead.pop() {
         let learnt = match task {
             Task::Instant(step) => Stimulus::Instant(step),
-            Task::Agent { step, with, label } => {
+            Task::Agent { step, with, label, .. } => {
                 let output =
                     Answer::Output { output: with, label: label.join(Label::Model), confidence: None };
                 Stimulus::Answered(step, None, output)

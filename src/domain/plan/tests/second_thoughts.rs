@@ -3,7 +3,7 @@
 use super::*;
 use crate::domain::event::Question;
 use crate::domain::plan::respond::{MAX_ROUNDS, NoAuthor, author};
-use crate::domain::risk::Risk;
+use crate::domain::risk::RiskClass;
 
 /// A draft, a pure step over it, and a reply that is made of both.
 fn letters() -> Vec<Step> {
@@ -188,7 +188,7 @@ fn a_question_expires_as_its_class_does_unless_its_workflow_says_otherwise() {
         let StepKind::Action(reply) = &mut steps[0].kind else { panic!() };
         reply.review = Some(crate::domain::workflow::ReviewSpec { artifacts: Vec::new(), due: own });
         let mut story = Story::new(steps);
-        story.terms.expire.insert(Risk::Medium, Span::secs(1000));
+        story.terms.expire.insert(RiskClass::Medium, Span::secs(1000));
         let told = story.tick();
         question(&told).due_at.unwrap().duration_since(story.now).as_secs()
     };
