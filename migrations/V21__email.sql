@@ -34,8 +34,6 @@ create table mail_replies (
     message_id  text        not null,
     sender      text        not null,
     came_at     timestamptz not null default now(),
-    -- What the owner remarked in it.
-    comment     text,
     -- What came of it; null while it is being dealt with.
     did         text
 );

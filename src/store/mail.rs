@@ -168,22 +168,6 @@ impl Store {
         Ok(())
     }
 
-    /// Keeps what a reply remarks about its review.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn keep_comment(
-        &self,
-        fingerprint: Digest,
-        review: ReviewId,
-        text: &str,
-    ) -> Result<(), StoreError> {
-        let client = self.client().await?;
-        let statement = "update mail_replies set comment = $3 where fingerprint = $1 and review_id = $2";
-        client.execute(statement, &[&&fingerprint.0[..], &review.0, &text]).await?;
-        Ok(())
-    }
-
     /// What came of replies to a review, the earliest first.
     ///
     /// # Errors
@@ -218,19 +202,5 @@ impl Store {
         };
         client.execute(statement, &[&address]).await?;
         Ok(())
-    }
-
-    /// The owner is told nothing more of a review until then.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn snooze_until(&self, review: ReviewId, until: Timestamp) -> Result<bool, StoreError> {
-        let client = self.client().await?;
-        let statement = "update reviews set snoozed_until = $2, tell_at = $2
-                         where id = $1 and status = 'open'";
-        Ok(client
-            .execute(statement, &[&review.0 as &(dyn tokio_postgres::types::ToSql + Sync), &until])
-            .await?
-            == 1)
     }
 }

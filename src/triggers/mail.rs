@@ -17,6 +17,7 @@ use crate::domain::gather::Gather;
 use crate::domain::ids::{HappeningId, RunId, WorkflowName};
 use crate::domain::label::Label;
 use crate::domain::proof::Proof;
+use crate::domain::verified::Verified;
 use crate::orchestrator::door::{Door, OpenError, Request};
 use crate::store::StoreError;
 use crate::store::events::Happening;
@@ -130,12 +131,13 @@ pub async fn open(room: &Mailroom, raw: Bytes, workflow: Option<WorkflowName>) -
     let key = key(&email);
     let mut input = Value::from(&email);
     // Steward's own word, whatever the mail says: which domain vouches for the sender.
-    input["authenticated"] = proof.map_or(Value::Null, |proof| proof.domain.into());
+    let verified = proof.map(|proof| Verified { by: Verified::DMARC.into(), domain: proof.domain });
+    input["authenticated"] = verified.as_ref().map_or(Value::Null, |verified| verified.domain.clone().into());
     if let Some(run) = answered(door, &email, &key, &input).await? {
         return Ok(Taken::Run(Opened::Existing(run)));
     }
     let key = Some(key);
-    let request = Request { workflow, input, label: Label::Untrusted, trigger: "email", key, verified: None };
+    let request = Request { workflow, input, label: Label::Untrusted, trigger: "email", key, verified };
     Ok(gather::take(door, request, &trigger, gather).await?)
 }
 

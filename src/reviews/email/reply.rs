@@ -18,6 +18,7 @@ use crate::domain::event::Verdict;
 use crate::domain::ids::ReviewId;
 use crate::domain::proof::Proof;
 use crate::orchestrator::door::Door;
+use crate::reviews::aside::{self, AsideRefusal};
 use crate::reviews::{DecideRefusal, decide};
 use crate::store::StoreError;
 use crate::store::mail::ReplyRow;
@@ -189,9 +190,10 @@ impl Replies {
                            \u{201c}snooze tomorrow\u{201d}, at most 30 days.";
                 self.explain(reply, why).await
             }
-            Command::Snooze(until) => match self.desk.store.snooze_until(review.id, until).await? {
-                true => Ok(Outcome::Snoozed(until)),
-                false => {
+            Command::Snooze(until) => match aside::snooze(self.door.engine(), review.id, until).await {
+                Ok(()) => Ok(Outcome::Snoozed(until)),
+                Err(AsideRefusal::Store(error)) => Err(error),
+                Err(_) => {
                     self.explain(reply, "It was not snoozed: it is over, or would expire before that.").await
                 }
             },
@@ -212,9 +214,13 @@ impl Replies {
     }
 
     async fn comment(&self, reply: &Reply, review: ReviewId, text: &str) -> Result<Outcome, StoreError> {
-        let fingerprint = reply.proof.as_ref().map_or(reply.digest, |proof| proof.fingerprint);
-        self.desk.store.keep_comment(fingerprint, review, text).await?;
-        Ok(Outcome::Commented)
+        match aside::comment(self.door.engine(), review, BY, text).await {
+            Ok(_) => Ok(Outcome::Commented),
+            Err(AsideRefusal::Store(error)) => Err(error),
+            Err(_) => {
+                self.explain(reply, "Your comment was not kept: it is too long, or says nothing.").await
+            }
+        }
     }
 
     /// Tells the owner why. Only a proven mail of the owner's own gets here, each once, and what is sent says
