@@ -27,7 +27,7 @@ pub const AGENT_ANSWERED: &str = "agent.answered";
 /// A tool has answered an agent; nothing of its attempt's answer is known yet. Not in [`ALL`]: the mails of the
 /// template are answered without tools.
 pub const TOOL_ANSWERED: &str = "tool.answered";
-/// A decision is durable; the run has not heard of it yet.
+/// A decision is durable; nobody has been told. Where this node took the run, it is going on already.
 pub const DECISION_TAKEN: &str = "decision.taken";
 /// An effect is durable as started; the connector has not been called.
 pub const EFFECT_STARTED: &str = "effect.started";
