@@ -14,6 +14,7 @@ pub struct Accepted {
     /// The message as it was before dot-stuffing.
     pub bytes: Vec<u8>,
     /// When it was accepted.
+    #[allow(dead_code, reason = "the bench of reviews reads it")]
     pub at: jiff::Timestamp,
 }
 
