@@ -4,10 +4,10 @@
 //! - [`auth`]: who may come in, and the few doors without a key; [`guard`]: time, load and panics;
 //! - [`session`]: who is signed in to the pages, and whose form is ours;
 //! - [`extract`]: bodies and queries; [`problem`]: every error, RFC 9457; [`page`]: cursors;
-//! - `links`: what mailed links open, `link_page` what it looks like;
+//! - `sign_in`: links into the pages; `links`: what mailed links open, `link_page` what it looks like;
 //! - `watch`: a run as it happens;
-//! - `runs`, `reviews` with `asides`, `notices`, `policy`, `schedules`, `spend`, `memory`, `models`, `calls`, `audit`,
-//!   `workflows`, `metrics`, `hooks`, `slack`, `health`: one file per resource;
+//! - `runs` with `control`, `reviews` with `asides`, `events`, `notices`, `policy`, `schedules`, `spend`, `memory`,
+//!   `models`, `calls`, `audit`, `workflows`, `metrics`, `hooks`, `slack`, `health`: one file per resource;
 //! - [`view`]: a run as people look at it, the same for every screen.
 
 mod asides;

@@ -3,10 +3,10 @@
 //! - [`workspace`]: all of them together: [`workspace::Definitions::load`] is the way in;
 //! - [`settings`], [`models`], [`connectors`], [`channels`], [`policy`], [`workflow`], [`agent`]: one struct per
 //!   file, each field says what it is;
-//! - [`inputs`]: what triggers bring;
 //! - [`document`] with [`node`]: YAML that remembers where everything stands; [`structure`]: its shape;
 //!   `check`: its meaning; [`problem`]: what the owner is told;
-//! - [`autonomy`]: how trust is earned, in the settings and in a workflow; [`inputs`]: what triggers make up;
+//! - [`autonomy`]: how trust is earned, in the settings and in a workflow; [`trust`]: what a workflow trusts;
+//!   [`inputs`]: what triggers bring;
 //! - [`schemas`]: the JSON Schemas editors use; [`template`]: the workspace an owner starts from;
 //! - [`secret`]: values that never appear in a log.
 

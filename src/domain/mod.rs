@@ -9,7 +9,7 @@
 //! - [`workflow`]: what the owner wrote, resolved and immutable; [`template`] fills it with values;
 //! - [`action`], [`policy`], [`risk`], [`label`]: what a step proposes, whether it may, what is at stake, and where its
 //!   values came from;
-//! - [`verified`]: what is known for sure of a sender;
+//! - [`verified`], [`proof`]: what is known for sure of a sender, and of one mail;
 //! - [`ladder`], [`notice`]: when the owner is told of a question, and what he is told unasked;
 //! - [`diff`]: what was changed between two texts, word by word;
 //! - [`autonomy`]: when a version has earned to be trusted further, and when no longer;
@@ -18,7 +18,9 @@
 //! - [`admission`]: who begins next when not everybody can;
 //! - [`schedule`], [`gather`]: when runs open by themselves, and what triggers wait for before they open one;
 //! - [`budget`]: what model calls are paid from, and what follows when it is not enough;
-//! - [`fold`]: text as it reads to a person; [`quiet`]: when the owner is not to be disturbed;
+//! - [`lineage`]: what an effect was made from;
+//! - [`fold`]: text as it reads to a person; [`text`]: characters that make it look like something else;
+//!   [`quiet`]: when the owner is not to be disturbed;
 //! - [`ids`], [`digest`], [`money`], [`duration`], [`retry`], [`breaker`], [`retention`]: small, shared, exact.
 
 pub mod action;

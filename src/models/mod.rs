@@ -15,6 +15,7 @@
 //! | `estimate`, `price` | tokens before a call, money after it |
 //! | `survey` | every model as the owner sees it, and whether it answers |
 //! | `record` | what was said, kept word for word; answers that serve again |
+//! | `memo` | what is made once and used again |
 //! | `otel` | what a call is named in traces |
 //! | `embed` | texts to vectors by a provider's model: paid, kept, never paid twice |
 //! | `encoder`, `classify` | the built-in encoder: vectors and zero-shot classes |

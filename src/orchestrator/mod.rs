@@ -15,7 +15,7 @@
 //! - [`control`] is what the owner does to runs;
 //! - [`flow`] says who begins at once, who waits for a turn, and who has to come back;
 //! - [`engine`] is what the actors share; [`agent`], [`action`] and `wait` are the work itself;
-//! - [`back`] looks what was done before, for policy to judge by;
+//! - [`back`] looks what was done before, for policy to judge by; [`keys`] tells the owner of keys that are refused;
 //! - `tools` is what agents look into, [`live`] who watches what they write;
 //! - `inbox` is what runs are told, `entrance` how they come in;
 //! - `park` deals with runs that crash, so that the owner decides about them.

@@ -5,7 +5,9 @@
 //!   are the aggregates;
 //! - [`decisions`] is what the owner decided, counted; [`stages`] how far versions are trusted;
 //! - [`sessions`] is who is signed in to the web inbox;
-//! - [`spend`] is the ledger of model calls;
+//! - [`spend`] is the ledger of model calls, [`batches`] the calls that may wait;
+//! - [`reached`] is whom effects reached, [`proposals`] what was proposed lately;
+//! - [`threads`] is the mails of a thread;
 //! - [`events`] is what runs wait for, [`pauses`] what the owner holds, [`breakers`] whom nobody calls;
 //! - [`asides`] is what is said about reviews without deciding them, [`edits`] what was changed in drafts,
 //!   [`acquaintance`] what is known of whom they are about;
