@@ -21,11 +21,13 @@ pub struct WorkflowsArgs {
 #[derive(Subcommand, Clone, Debug)]
 enum Command {
     /// Let policy alone decide from now on
+    #[command(disable_version_flag = true)]
     Promote {
         #[command(flatten)]
         which: Which,
     },
     /// Review every effect that leaves the house from now on
+    #[command(disable_version_flag = true)]
     Demote {
         #[command(flatten)]
         which: Which,

@@ -188,7 +188,9 @@ fn a_question_expires_as_its_class_does_unless_its_workflow_says_otherwise() {
         let StepKind::Action(reply) = &mut steps[0].kind else { panic!() };
         reply.review = Some(crate::domain::workflow::ReviewSpec { artifacts: Vec::new(), due: own });
         let mut story = Story::new(steps);
-        story.terms.expire.insert(RiskClass::Medium, Span::secs(1000));
+        for class in [RiskClass::Low, RiskClass::Medium, RiskClass::High] {
+            story.terms.expire.insert(class, Span::secs(1000));
+        }
         let told = story.tick();
         question(&told).due_at.unwrap().duration_since(story.now).as_secs()
     };
