@@ -21,7 +21,7 @@ pub fn email_input() -> Value {
             "subject": text, "date": perhaps,
             "body": text, "body_truncated": {"type": "boolean"},
             "attachments": {"type": "array", "items": attachment},
-            "auto": {"type": "boolean"}, "list": {"type": "boolean"},
+            "auto": {"type": "boolean"}, "list": {"type": "boolean"}, "authenticated": perhaps,
         },
     })
 }

@@ -60,7 +60,10 @@ async fn survives(name: &str) {
     let doubtful = name.ends_with("@email.send");
     // A run goes on while its decision is flushed: when the process dies the mail may be under way.
     if name != failpoint::DECISION_TAKEN {
-        assert_eq!(asked_in_doubt, doubtful, "killed at {name}: the owner is asked just where nobody can know");
+        assert_eq!(
+            asked_in_doubt, doubtful,
+            "killed at {name}: the owner is asked just where nobody can know"
+        );
     }
     let audit = process.get("/api/v1/audit/verify").await.unwrap();
     assert_eq!(audit["broken"], 0, "{audit}");

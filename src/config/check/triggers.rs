@@ -37,6 +37,9 @@ pub(in crate::config) fn input(raw: &RawWorkflow) -> Value {
     }
 }
 
+/// Paths below `/hooks/` that are no workflow's.
+const TAKEN: [&str; 2] = ["email", "slack"];
+
 /// Checks a workflow's triggers, whose runs take `input`.
 pub(in crate::config) fn resolve(
     report: &mut Reporter<'_>,
@@ -64,6 +67,10 @@ pub(in crate::config) fn resolve(
             }
             RawTrigger { email: None, webhook: Some(webhook), schedule: None } => {
                 let path = path.key("webhook");
+                if TAKEN.contains(&webhook.path.as_str()) {
+                    let message = format!("`/hooks/{}` is Steward's own", webhook.path);
+                    report.value(&path.key("path"), message, "choose another path");
+                }
                 secret(report, &path.key("secret"), Some(&webhook.secret));
                 let waits = (webhook.debounce.as_ref(), webhook.batch.as_ref());
                 let item = match &webhook.batch {

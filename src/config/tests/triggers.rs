@@ -191,3 +191,13 @@ fn the_input_of_a_batch_of_mails_is_their_list() {
     assert_eq!(problems.len(), 1);
     assert!(problems[0].message.contains("5000"), "{}", problems[0].message);
 }
+
+#[test]
+fn a_webhook_takes_no_path_of_stewards_own() {
+    for own in ["email", "slack"] {
+        let hook = format!("  - webhook: {{ path: {own}, secret: env:HOME }}\n");
+        let problems = Workspace::sound().but(WORKFLOW_FILE, EMAIL, &format!("{EMAIL}{hook}")).problems();
+        let told = format!("`/hooks/{own}` is Steward's own");
+        assert!(problems.iter().any(|problem| problem.message == told), "{problems:?}");
+    }
+}
