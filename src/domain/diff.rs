@@ -69,7 +69,7 @@ pub fn words(before: &str, after: &str) -> Vec<Change> {
         Some(steps) => told.steps(&steps, old_middle, new_middle),
         None => {
             old_middle.iter().for_each(|word| told.gone(word));
-            new_middle.iter().for_each(|word| told.new(word));
+            new_middle.iter().for_each(|word| told.come(word));
         }
     }
     old_rest[old_rest.len() - end..].iter().for_each(|word| told.same(word));
@@ -221,7 +221,7 @@ impl Telling {
                     }
                 }
                 Step::Take => old.next().into_iter().for_each(|word| self.gone(word)),
-                Step::Add => new.next().into_iter().for_each(|word| self.new(word)),
+                Step::Add => new.next().into_iter().for_each(|word| self.come(word)),
             }
         }
     }
@@ -238,7 +238,7 @@ impl Telling {
         self.gone.push_str(word);
     }
 
-    fn new(&mut self, word: &str) {
+    fn come(&mut self, word: &str) {
         self.new.push_str(word);
     }
 

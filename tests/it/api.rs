@@ -158,7 +158,10 @@ async fn a_decision_about_something_else_changes_nothing() {
     assert_problem(&refused, 412, "other-digest");
     assert_eq!(refused.2["expected"], review["digest"]);
     let unfit = app.call(Method::POST, &path, Some(json!({"verdict": "answered", "answer": 1}))).await;
-    assert_eq!((unfit.0.as_u16(), &unfit.1["fitting"]), (422, &json!(["approved", "edited", "rejected"])));
+    assert_eq!(
+        (unfit.0.as_u16(), &unfit.1["fitting"]),
+        (422, &json!(["approved", "edited", "rejected", "responded"]))
+    );
     let shown = app.get(&format!("/api/v1/reviews/{}", review["id"].as_str().unwrap())).await;
     assert_eq!(shown["status"], "open");
     app.stop().await;
