@@ -291,9 +291,8 @@ fn one_edit(a: &str, b: &str) -> bool {
 
 fn odd_letters(domain: &str) -> Option<&'static str> {
     if domain.to_lowercase().split('.').any(|part| part.starts_with("xn--")) || !domain.is_ascii() {
-        let mixed = domain
-            .split('.')
-            .any(|part| part.chars().any(|c| c.is_ascii_alphabetic()) && part.chars().any(|c| !c.is_ascii()));
+        let mixed =
+            domain.split('.').any(|part| part.chars().any(|c| c.is_ascii_alphabetic()) && !part.is_ascii());
         return Some(match mixed {
             true => "a domain that mixes the letters of several scripts",
             false => "a domain in letters that may be taken for others",

@@ -90,7 +90,7 @@ impl<'a> View<'a> {
                     Some(_) => {
                         format!("`{}` is {text}, which {from} chose and you do not know yet", target.param)
                     }
-                    None => format!("`{}` is no plain address: {text}", target.param),
+                    None => format!("`{}` is no plain address, and {from} chose it: {text}", target.param),
                 },
             );
         }

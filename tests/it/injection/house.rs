@@ -16,7 +16,7 @@ use steward::triggers::webhook;
 use super::{Case, obedient, pages};
 use crate::support::model_server::ModelServer;
 use crate::support::smtp::MailServer;
-use crate::support::{App, app_with};
+use crate::support::{App, app_with, eventually};
 
 /// A run that a case opened.
 pub struct Opened {
@@ -172,9 +172,17 @@ impl House {
         obedient::fill(&schema, "key", &obedient::Orders::read(&shown)).as_str().unwrap().to_owned()
     }
 
-    /// Waits until nothing more happens in a run.
+    /// Waits until nothing more happens in a run: it is over, or waits for the owner. What only waits for its
+    /// next attempt is not settled.
     pub async fn settled(&self, run: &str) -> Value {
-        self.app.run_that_is(run, &["waiting", "succeeded", "declined", "failed"]).await
+        let path = format!("/api/v1/runs/{run}");
+        eventually(&format!("run {run} settling"), || async {
+            let shown = self.app.get(&path).await;
+            let asked = shown["reviews"].as_array()?.iter().any(|review| review["status"] == "open");
+            let over = ["succeeded", "declined", "failed"].contains(&shown["status"].as_str()?);
+            (over || (asked && shown["status"] == "waiting")).then_some(shown)
+        })
+        .await
     }
 
     /// Nothing that leaves the house has begun, the owner is asked about every such thing, and the question
