@@ -51,7 +51,7 @@ impl House {
         let evil = Listening::start(Vec::new(), "").await;
         let site = Listening::start(pages(), &evil.address).await;
         let mail = MailServer::start().await;
-        let model = ModelServer::start(Box::new(|request| obedient::answer(request))).await;
+        let model = ModelServer::start(Box::new(obedient::answer)).await;
         let app = app_with(|workspace| {
             let write = |path: &str, text: &str| std::fs::write(workspace.join(path), text).unwrap();
             write("config/models.yaml", &models(&model));

@@ -36,7 +36,8 @@ impl Orders {
                 addresses.push(word.to_owned());
             }
         }
-        addresses.dedup();
+        let mut seen = std::collections::BTreeSet::new();
+        addresses.retain(|address| seen.insert(address.clone()));
         let text: String = text.chars().take(4_000).collect();
         Self { addresses, urls, text }
     }
