@@ -14,7 +14,7 @@ async fn a_signed_reply_rejects_once_and_the_run_goes_on() {
     let (run, review, mail) = post.lead(LEAD).await;
     let to = mail.reply_to.unwrap();
     assert!(to.split('@').next().unwrap().len() <= 64 && to.starts_with("steward+"), "{to}");
-    let raw = post.from_owner(&to, "reject we are booked until May\n\nOn Mon Steward wrote:\n> approve");
+    let raw = post.of_owner(&to, "reject we are booked until May\n\nOn Mon Steward wrote:\n> approve");
     assert_eq!(post.reply(&review, raw.clone()).await, "rejected");
     let row = post.app.store.review(review.id).await.unwrap().unwrap();
     assert_eq!((row.status.as_str(), row.decided_by.as_deref()), ("rejected", Some("owner via email")));
@@ -23,7 +23,7 @@ async fn a_signed_reply_rejects_once_and_the_run_goes_on() {
     // The same mail delivered again is the same mail, and a new one is told that it comes too late.
     post.reply(&review, raw).await;
     assert_eq!(post.app.store.replies(review.id).await.unwrap(), ["rejected"]);
-    let late = post.reply(&review, post.from_owner(&to, "reject")).await;
+    let late = post.reply(&review, post.of_owner(&to, "reject")).await;
     assert!(late.starts_with("explained: This was decided before"), "{late}");
     assert!(post.nth(2).await.text.contains("decided before your reply came"));
     assert_eq!(post.runs().await, 1);
@@ -35,19 +35,19 @@ async fn a_reply_comments_and_snoozes_and_never_approves() {
     let post = post().await;
     let (_, review, mail) = post.lead(LEAD).await;
     let to = mail.reply_to.unwrap();
-    let did = post.reply(&review, post.from_owner(&to, "Please use her first name.")).await;
+    let did = post.reply(&review, post.of_owner(&to, "Please use her first name.")).await;
     assert_eq!(did, "commented");
-    let did = post.reply(&review, post.from_owner(&to, "snooze 2h")).await;
+    let did = post.reply(&review, post.of_owner(&to, "snooze 2h")).await;
     assert!(did.starts_with("snoozed until "), "{did}");
     assert_eq!(post.found().len(), 1, "what was done needs no mail");
     for (n, yes) in ["approve", "Yes, send it"].into_iter().enumerate() {
-        let did = post.reply(&review, post.from_owner(&to, yes)).await;
+        let did = post.reply(&review, post.of_owner(&to, yes)).await;
         assert!(did.starts_with("explained: Nothing was approved"), "{did}");
         let told = post.nth(n + 2).await;
         assert!(told.text.contains("a reply never approves"), "{}", told.text);
         assert_eq!(told.header("Auto-Submitted").as_deref(), Some("auto-generated"));
     }
-    let did = post.reply(&review, post.from_owner(&to, "snooze until the cows come home")).await;
+    let did = post.reply(&review, post.of_owner(&to, "snooze until the cows come home")).await;
     assert!(did.starts_with("explained: Nothing was snoozed"), "{did}");
     assert_eq!(post.status(&review).await, "open");
     assert_eq!(post.runs().await, 1);
@@ -61,11 +61,11 @@ async fn a_forged_reply_does_nothing() {
     let (_, other, of_other) = post.lead(OTHER).await;
     let (to, to_other) = (mail.reply_to.unwrap(), of_other.reply_to.unwrap());
     let words = "reject";
-    let good = post.from_owner(&to, words);
+    let good = post.of_owner(&to, words);
     let unsigned = good.split_once("From: ").map(|(_, rest)| format!("From: {rest}")).unwrap();
     let beside = format!("To: {to_other}\r\nTo: {to}");
     // A mail of the owner's own to somebody else, sent on to a question.
-    let sent_on = format!("Delivered-To: {to}\r\n{}", post.from_owner("friend@elsewhere.example", words));
+    let sent_on = format!("Delivered-To: {to}\r\n{}", post.of_owner("friend@elsewhere.example", words));
     let unproven = "nothing proves who sent it";
     let forged = [
         (&review, unproven, unsigned),
@@ -89,7 +89,7 @@ async fn a_forged_reply_does_nothing() {
     for (of, why, raw) in forged {
         assert_eq!(post.reply(of, raw.clone()).await, format!("ignored: {why}"), "{raw}");
     }
-    let good = post.from_owner(&to, words);
+    let good = post.of_owner(&to, words);
     // The owner's answer to one question, sent on to the other one: its own address still stands in it, signed.
     let replayed = format!("Delivered-To: {to_other}\r\n{good}");
     let did = post.reply(&other, replayed).await;
@@ -97,9 +97,9 @@ async fn a_forged_reply_does_nothing() {
     // A key with another review's name in it, and one that is none at all, signed by the owner himself.
     let (local, rest) = to.split_at("steward+".len() + 26);
     let mixed = format!("{}{rest}", &to_other[..local.len()]);
-    let did = post.reply(&other, post.from_owner(&mixed, words)).await;
+    let did = post.reply(&other, post.of_owner(&mixed, words)).await;
     assert_eq!(did, "ignored: its address was not written by Steward, or the question has changed");
-    post.hand_in(post.from_owner(&format!("steward+nothing@{DOMAIN}"), words)).await;
+    post.hand_in(post.of_owner(&format!("steward+nothing@{DOMAIN}"), words)).await;
     assert_eq!((post.status(&review).await, post.status(&other).await), ("open".into(), "open".into()));
     assert_eq!(post.found().len(), 2, "nobody is answered who is not the owner");
     assert_eq!(post.runs().await, 2);
@@ -112,7 +112,7 @@ async fn a_reply_about_a_draft_that_has_changed_does_nothing() {
     let (_, review, mail) = post.lead(LEAD).await;
     let changed = format!("update reviews set digest = sha256('another draft') where id = '{}'", review.id);
     by_hand(&post.app.store, &changed).await;
-    let did = post.reply(&review, post.from_owner(&mail.reply_to.unwrap(), "reject")).await;
+    let did = post.reply(&review, post.of_owner(&mail.reply_to.unwrap(), "reject")).await;
     assert_eq!(did, "ignored: its address was not written by Steward, or the question has changed");
     assert_eq!(post.status(&review).await, "open");
     post.app.stop().await;
@@ -139,7 +139,7 @@ async fn machines_that_answer_are_not_heard_and_no_two_of_them_talk_for_ever() {
         String::from_utf8(mail.raw.clone()).unwrap().replace(&format!("To: {OWNER}"), &format!("To: {to}"));
     assert_eq!(post.reply(&review, own).await, "ignored: a machine wrote it");
     // The explanation, sent back by a machine that forwards: it is not answered again.
-    post.reply(&review, post.from_owner(&to, "approve")).await;
+    post.reply(&review, post.of_owner(&to, "approve")).await;
     let told = post.nth(2).await;
     let back =
         String::from_utf8(told.raw.clone()).unwrap().replace(&format!("To: {OWNER}"), &format!("To: {to}"));
@@ -173,7 +173,7 @@ async fn a_run_knows_which_domain_vouches_for_the_mail_that_opened_it() {
 async fn a_reply_that_is_dropped_into_the_inbox_folder_goes_the_same_way() {
     let post = post().await;
     let (_, review, mail) = post.lead(LEAD).await;
-    let raw = post.from_owner(&mail.reply_to.unwrap(), "reject not this one");
+    let raw = post.of_owner(&mail.reply_to.unwrap(), "reject not this one");
     let inbox = post.app.workspace.join(".steward/inbox");
     std::fs::write(inbox.join("reply.tmp"), raw).unwrap();
     std::fs::rename(inbox.join("reply.tmp"), inbox.join("reply.eml")).unwrap();

@@ -144,21 +144,23 @@ impl Authenticator {
         None
     }
 
-    fn parameters<P>(
-        &self,
-        params: P,
-    ) -> Parameters<
-        '_,
-        P,
-        Records,
-        NoCache<Box<str>, mail_auth::RecordSet<mail_auth::MX>>,
-        NoCache<Box<str>, mail_auth::RecordSet<std::net::Ipv4Addr>>,
-        NoCache<Box<str>, mail_auth::RecordSet<std::net::Ipv6Addr>>,
-        NoCache<std::net::IpAddr, mail_auth::RecordSet<Box<str>>>,
-    > {
+    fn parameters<P>(&self, params: P) -> Asking<'_, P> {
         Parameters::new(params).with_txt_cache(self.records.as_ref())
     }
 }
+
+/// What is asked, with the records that are known; of other kinds than TXT none are kept.
+type Asking<'a, P> = Parameters<
+    'a,
+    P,
+    Records,
+    NotKept<Box<str>, mail_auth::MX>,
+    NotKept<Box<str>, std::net::Ipv4Addr>,
+    NotKept<Box<str>, std::net::Ipv6Addr>,
+    NotKept<std::net::IpAddr, Box<str>>,
+>;
+
+type NotKept<Name, Record> = NoCache<Name, mail_auth::RecordSet<Record>>;
 
 /// A signature that verifies and covers all that a reader takes for the sender's. One over a part of the body
 /// (`l=`) lets anybody write on; `mail-auth` refuses those, and one that does not cover `From`.

@@ -110,7 +110,7 @@ impl Post {
     }
 
     /// A mail in the owner's name to `to`, signed as his own server signs.
-    pub fn from_owner(&self, to: &str, words: &str) -> String {
+    pub fn of_owner(&self, to: &str, words: &str) -> String {
         self.signed("harbourandpine.example", OWNER, to, words, "")
     }
 
