@@ -118,7 +118,7 @@ pub struct TagRule {
     pub action: String,
     /// Beginnings of words, one of which stands in a text of the action.
     pub words: Vec<String>,
-    /// A condition over [`names::TAG_NAMES`].
+    /// A condition over [`names::RULE_NAMES`] but for those of [`names::AFTER_TAGS`].
     pub when: Option<String>,
     /// What the tag makes of an action's risk.
     pub risk: RiskClass,

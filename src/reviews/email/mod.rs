@@ -1,6 +1,6 @@
 //! Mail to the owner, and what comes back.
 //!
-//! - [`write`]: what each letter says, pure; [`show`]: text of others made inert;
+//! - [`mod@write`]: what each letter says, pure; [`show`]: text of others made inert;
 //! - [`keys`]: what opens a page and what an address for replies is made of;
 //! - [`link`]: who holds a link to a review, and what he may do with it;
 //! - [`command`]: what a reply says, pure; [`reply`]: whether it is the owner's, and doing it.
