@@ -64,7 +64,7 @@ const COUNT: &str = "
     insert into decisions (review_id, run_id, step, workflow, version, ask, action, risk, sampled, outcome,
         opened_at, decided_at, decided_by, looked_ms)
     select r.id, r.run_id, r.step, u.workflow, u.version, r.ask, r.question -> 'action' ->> 'action',
-        coalesce(r.question -> 'risk' ->> 'class', r.question ->> 'risk', 'medium'),
+        coalesce(r.question -> 'risk' ->> 'class', 'medium'),
         coalesce((r.question ->> 'sampled')::boolean, false), r.status, r.opened_at, r.decided_at,
         coalesce(r.decided_by, ''),
         greatest(0, extract(epoch from r.decided_at - greatest(r.opened_at,

@@ -274,7 +274,7 @@ async fn fast_approvals_of_high_risk_are_pointed_out_and_earn_nothing() {
     };
     let house = House::new(hour).await.observed();
     for what in ["one", "two", "three"] {
-        let (run, _) = marked(&house, what, "risk", json!("high")).await;
+        let (run, _) = marked(&house, what, "risk", json!({"class": "high"})).await;
         house.rig.decide(run, Verdict::Approved).await;
     }
     eventually("the owner being told", || async {
