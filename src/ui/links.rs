@@ -99,7 +99,3 @@ fn subscriber(state: &ApiState, token: &str) -> Result<String, Problem> {
     let desk = desk.ok_or_else(|| Problem::new(Kind::UnknownRoute, "this link ends nothing"))?;
     Ok(desk.approver())
 }
-
-#[cfg(test)]
-#[path = "links_tests.rs"]
-mod tests;

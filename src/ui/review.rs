@@ -314,3 +314,7 @@ pub(super) fn to(here: &str) -> Response {
         Err(error) => Problem::internal(error).into_response(),
     }
 }
+
+#[cfg(test)]
+#[path = "review_tests.rs"]
+mod tests;
