@@ -11,7 +11,7 @@ use subtle::ConstantTimeEq;
 use crate::api::ApiState;
 use crate::api::extract;
 use crate::api::problem::{Kind, Problem};
-use crate::api::session::{Form, Session};
+use crate::api::session::{Form, Session, form_token};
 use crate::domain::digest::Digest;
 
 /// Paths that take no token: health, which says nothing worth hiding.
@@ -31,9 +31,12 @@ pub const PAGES: [&str; 5] = ["/", "/live", "/reviews/", "/runs/", "/sign-out"];
 
 /// What a monitoring system reads.
 const METRICS: &str = "/metrics";
-/// Paths below these prove themselves by the secret in them, which was mailed to the owner: the page of one
-/// review, and what ends the digest.
-pub const MAILED: [&str; 2] = ["/r/", "/u/"];
+
+/// The page of one review, below which stands the secret of a link that was mailed to the owner.
+pub const LINK: &str = "/r/";
+
+/// Paths below these prove themselves by the secret in them: the page of one review, and what ends the digest.
+pub const MAILED: [&str; 2] = [LINK, "/u/"];
 
 /// The name by which the command line makes itself known.
 pub const CLI_AGENT: &str = "steward-cli";
@@ -48,8 +51,10 @@ pub enum Gate {
     Open,
     /// What its handler asks for.
     Signed,
-    /// The secret in the path, which its handler looks up.
+    /// The secret in the path, which its handler looks up; a form needs no more, for mail programs send it.
     Mailed,
+    /// The secret in the path, and for a form its token. Who is signed in besides is known as the owner.
+    Link,
     /// Nothing, but a form must come from a page of ours.
     Visitor,
     /// A session, and for a form its token.
@@ -66,6 +71,7 @@ pub fn gate(path: &str) -> Gate {
     match path {
         _ if OPEN.contains(&path) || path.starts_with(STATIC) => Gate::Open,
         _ if path.starts_with(SIGNED) => Gate::Signed,
+        _ if path.starts_with(LINK) => Gate::Link,
         _ if MAILED.iter().any(|mailed| path.starts_with(mailed)) => Gate::Mailed,
         SIGN_IN => Gate::Visitor,
         _ if PAGES.iter().any(is_page) => Gate::Session,
@@ -91,9 +97,14 @@ impl Caller {
 /// Lets a request through that has what its path asks for.
 pub(super) async fn require(State(state): State<ApiState>, request: Request, next: Next) -> Response {
     let admitted = match gate(request.uri().path()) {
-        Gate::Open | Gate::Signed | Gate::Mailed => Ok(request),
+        Gate::Open | Gate::Signed => Ok(request),
         Gate::Token => with_token(&state, request).map_err(IntoResponse::into_response),
-        Gate::Visitor => with_form(&state, request, None).await,
+        Gate::Visitor => match state.web.same_origin(request.headers()) {
+            Err(refused) if changes(&request) => Err(refused.into_response()),
+            _ => with_form(request, |_| Ok(())).await,
+        },
+        Gate::Mailed => with_form(request, |_| Ok(())).await,
+        Gate::Link => with_link(&state, request).await,
         Gate::Session => with_session(&state, request).await,
     };
     match admitted {
@@ -112,39 +123,70 @@ fn with_token(state: &ApiState, mut request: Request) -> Result<Request, Problem
     Ok(request)
 }
 
+/// The session that a request's cookie named, if it is good.
+async fn good(state: &ApiState, session: Option<Session>) -> Result<Option<Session>, Problem> {
+    let Some(session) = session else { return Ok(None) };
+    let good = state.store().session_is_good(session.digest()).await?;
+    Ok(good.then_some(session))
+}
+
 async fn with_session(state: &ApiState, mut request: Request) -> Result<Request, Response> {
-    let session = match Session::of(request.headers(), &state.web) {
-        Some(session) => {
-            state.store().session_is_good(session.digest()).await.map(|good| good.then_some(session))
-        }
-        None => Ok(None),
-    };
-    let Some(session) = session.map_err(|error| Problem::from(error).into_response())? else {
+    let refused = IntoResponse::into_response;
+    let named = Session::of(request.headers(), &state.web);
+    let Some(session) = good(state, named).await.map_err(refused)? else {
         return Err(nobody(&request));
     };
+    if changes(&request) {
+        state.web.same_origin(request.headers()).map_err(refused)?;
+    }
     request.extensions_mut().insert(Caller { channel: "web" });
     request.extensions_mut().insert(session.clone());
-    with_form(state, request, Some(&session)).await
+    with_form(request, |form| form.proves(&session.form_token())).await
+}
+
+/// Its page is shown to whoever has the link. A form of it proves by its token that it comes from that page;
+/// by the token of a session, that it comes from the page as the owner was shown it, signed in. A cookie alone
+/// makes nobody the owner here.
+async fn with_link(state: &ApiState, mut request: Request) -> Result<Request, Response> {
+    let refused = IntoResponse::into_response;
+    let named = Session::of(request.headers(), &state.web);
+    let mut session = good(state, named).await.map_err(refused)?;
+    let secret = request.uri().path().strip_prefix(LINK).unwrap_or_default().to_owned();
+    if changes(&request) {
+        state.web.same_origin_or_none(request.headers()).map_err(refused)?;
+        request = with_form(request, |form| {
+            session = session.take().filter(|session| form.proves(&session.form_token()).is_ok());
+            match session {
+                Some(_) => Ok(()),
+                None => form.proves(&form_token(&secret)),
+            }
+        })
+        .await?;
+    }
+    if let Some(session) = session {
+        request.extensions_mut().insert(session);
+    }
+    Ok(request)
+}
+
+fn changes(request: &Request) -> bool {
+    request.method() != Method::GET && request.method() != Method::HEAD
 }
 
 /// Reads the form of a request that would change something, and has it prove where it comes from. A handler
 /// finds it in the request's extensions: without the proof no handler ever sees it.
 async fn with_form(
-    state: &ApiState,
     request: Request,
-    session: Option<&Session>,
+    proves: impl FnOnce(&Form) -> Result<(), Problem> + Send,
 ) -> Result<Request, Response> {
-    if request.method() == Method::GET || request.method() == Method::HEAD {
+    if !changes(&request) {
         return Ok(request);
     }
     let refused = IntoResponse::into_response;
-    state.web.same_origin(request.headers()).map_err(refused)?;
     let (mut parts, body) = request.into_parts();
     let bytes = extract::read(&parts.headers, body, MAX_FORM).await.map_err(refused)?;
     let form = Form::parse(&bytes);
-    if let Some(session) = session {
-        form.proves(&session.form_token()).map_err(refused)?;
-    }
+    proves(&form).map_err(refused)?;
     parts.extensions.insert(form);
     Ok(Request::from_parts(parts, axum::body::Body::empty()))
 }
@@ -234,7 +276,7 @@ mod tests {
             ("/static/steward.css", Gate::Open),
             ("/hooks/email", Gate::Signed),
             ("/sign-in", Gate::Visitor),
-            ("/r/x", Gate::Mailed),
+            ("/r/x", Gate::Link),
             ("/u/x", Gate::Mailed),
             ("/", Gate::Session),
             ("/live", Gate::Session),

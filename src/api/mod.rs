@@ -20,8 +20,6 @@ pub mod extract;
 pub mod guard;
 mod health;
 mod hooks;
-mod link_page;
-mod links;
 mod memory;
 mod metrics;
 mod models;

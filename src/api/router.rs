@@ -5,7 +5,7 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{delete, get, post};
 
 use crate::api::{
-    ApiState, asides, audit, auth, calls, control, events, guard, health, hooks, links, memory, metrics,
+    ApiState, asides, audit, auth, calls, control, events, guard, health, hooks, memory, metrics,
     models, notices, policy, problem, reviews, runs, schedules, sign_in, slack, spend, watch, workflows,
 };
 
@@ -18,8 +18,6 @@ pub fn router(state: ApiState, pages: Router<ApiState>) -> Router {
         .route("/hooks/email", post(hooks::email))
         .route("/hooks/slack", post(slack::interact))
         .route("/hooks/{path}", post(hooks::webhook))
-        .route("/r/{secret}", get(links::show).post(links::decide))
-        .route("/u/{token}", get(links::digest).post(links::want_digest))
         .route("/api/v1/runs", get(runs::list).post(runs::open))
         .route("/api/v1/runs/{id}", get(runs::show))
         .route("/api/v1/runs/{id}/journal", get(runs::journal))

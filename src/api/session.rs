@@ -159,13 +159,27 @@ impl Web {
     /// # Errors
     /// 403.
     pub fn same_origin(&self, headers: &HeaderMap) -> Result<(), Problem> {
+        self.from_us(headers, header(headers, ORIGIN.as_str())?)
+    }
+
+    /// The same for a form of a page that tells nobody its address (`no-referrer`): browsers send `null` as its
+    /// origin then (Fetch, "append a request `Origin` header"). What it proves itself by is its token.
+    ///
+    /// # Errors
+    /// 403.
+    pub fn same_origin_or_none(&self, headers: &HeaderMap) -> Result<(), Problem> {
+        let origin = header(headers, ORIGIN.as_str())?.filter(|origin| *origin != "null");
+        self.from_us(headers, origin)
+    }
+
+    fn from_us(&self, headers: &HeaderMap, origin: Option<&str>) -> Result<(), Problem> {
         let refused = || Err(Problem::new(Kind::Forbidden, "this form was not sent from a page of Steward"));
         if let Some(site) = header(headers, "sec-fetch-site")?
             && site != "same-origin"
         {
             return refused();
         }
-        let Some(origin) = header(headers, ORIGIN.as_str())? else { return Ok(()) };
+        let Some(origin) = origin else { return Ok(()) };
         if origin == self.base.origin().ascii_serialization() {
             return Ok(());
         }
@@ -265,6 +279,18 @@ mod tests {
         assert!(!ok(&[("host", "127.0.0.1:7007"), ("origin", "null")]));
         assert!(!ok(&[("host", "127.0.0.1:7007"), ("origin", "https://127.0.0.1:7007")]));
         assert!(!ok(&[("host", ""), ("origin", "http://")]));
+    }
+
+    #[test]
+    fn a_page_that_tells_nobody_its_address_has_no_origin_and_no_other_site_has_its_place() {
+        let web = web("http://127.0.0.1:7007");
+        let ok = |pairs: &[(&'static str, &str)]| web.same_origin_or_none(&from(pairs)).is_ok();
+        assert!(ok(&[]) && ok(&[("origin", "null")]));
+        assert!(ok(&[("sec-fetch-site", "same-origin"), ("origin", "null")]));
+        assert!(ok(&[("origin", "http://127.0.0.1:7007")]));
+        assert!(!ok(&[("sec-fetch-site", "cross-site"), ("origin", "null")]));
+        assert!(!ok(&[("sec-fetch-site", "same-site"), ("origin", "null")]));
+        assert!(!ok(&[("host", "127.0.0.1:7007"), ("origin", "https://evil.example")]));
     }
 
     #[test]

@@ -4,7 +4,6 @@ use jiff::Timestamp;
 use serde_json::Value;
 use tokio_postgres::Row;
 
-use crate::domain::action::Labels;
 use crate::domain::digest::Digest;
 use crate::domain::ids::{EffectId, RunId, StepId};
 use crate::domain::plan::{EffectKey, Existing};
@@ -93,30 +92,6 @@ impl Store {
         let sql = format!("select {COLUMNS} from effects where id = $1");
         let statement = client.prepare_cached(&sql).await?;
         client.query_opt(&statement, &[&effect.0]).await?.as_ref().map(effect_row).transpose()
-    }
-
-    /// Where each parameter of an action came from, which a step proposed; empty when it proposed no such thing.
-    ///
-    /// # Errors
-    /// When the database does not answer or the row cannot be read.
-    pub async fn proposed_labels(
-        &self,
-        run: RunId,
-        step: &StepId,
-        digest: Digest,
-    ) -> Result<Labels, StoreError> {
-        let client = self.client().await?;
-        let statement = client
-            .prepare_cached(
-                "select labels from effects where run_id = $1 and step = $2 and digest = $3
-                 order by proposed_at desc limit 1",
-            )
-            .await?;
-        let row = client.query_opt(&statement, &[&run.0, &step.as_str(), &&digest.0[..]]).await?;
-        let labels = row.map(|row| serde_json::from_value(row.get(0)));
-        let labels =
-            labels.transpose().map_err(|error| StoreError::corrupt(format!("labels of run {run}"), error))?;
-        Ok(labels.unwrap_or_default())
     }
 
     /// What was begun last, whatever run it belongs to, the newest first.

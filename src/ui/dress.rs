@@ -28,6 +28,13 @@ const HEADERS: [(HeaderName, &str); 5] = [
     (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
 ];
 
+/// What a page whose address is a secret carries besides: nothing of the address is told to anybody, and no search
+/// engine keeps it.
+const SECRET: [(HeaderName, &str); 2] = [
+    (REFERRER_POLICY, "no-referrer"),
+    (HeaderName::from_static("x-robots-tag"), "noindex, nofollow, noarchive"),
+];
+
 /// What went wrong, for a person.
 #[derive(Template)]
 #[template(path = "problem.html", config = "src/ui/askama.toml")]
@@ -41,13 +48,16 @@ struct ProblemPage {
 
 /// Dresses an answer.
 pub(super) async fn dress(request: Request, next: Next) -> Response {
-    let is_page = matches!(gate(request.uri().path()), Gate::Session | Gate::Visitor);
+    let gate = gate(request.uri().path());
+    let is_secret = matches!(gate, Gate::Link | Gate::Mailed);
+    let is_page = is_secret || matches!(gate, Gate::Session | Gate::Visitor);
     let wants_page = is_page && accepts_html(request.headers());
     let mut response = next.run(request).await;
     if wants_page && let Some(problem) = response.extensions().get::<Problem>().cloned() {
         response = page_of(&problem, response.headers());
     }
-    for (name, value) in HEADERS {
+    let secret = SECRET.into_iter().filter(|_| is_secret);
+    for (name, value) in HEADERS.into_iter().chain(secret) {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
     response
@@ -58,15 +68,20 @@ fn accepts_html(headers: &HeaderMap) -> bool {
     accept.is_some_and(|accept| accept.contains("text/html"))
 }
 
+/// A page that says one thing, and shows the way to the inbox.
+pub(super) fn told(status: StatusCode, title: &'static str, detail: &str) -> Response {
+    says(status, title, detail, false)
+}
+
+fn says(status: StatusCode, title: &'static str, detail: &str, signed_out: bool) -> Response {
+    let detail = Inert::line(detail);
+    let page = ProblemPage { title, detail, status: status.as_u16(), signed_out, csrf: None };
+    (status, html(&page)).into_response()
+}
+
 fn page_of(problem: &Problem, before: &HeaderMap) -> Response {
-    let page = ProblemPage {
-        title: problem.title(),
-        detail: Inert::line(problem.detail()),
-        status: problem.kind.status().as_u16(),
-        signed_out: problem.kind == Kind::SignedOut,
-        csrf: None,
-    };
-    let mut response = (problem.kind.status(), html(&page)).into_response();
+    let signed_out = problem.kind == Kind::SignedOut;
+    let mut response = says(problem.kind.status(), problem.title(), problem.detail(), signed_out);
     for name in [
         RETRY_AFTER,
         SET_COOKIE,

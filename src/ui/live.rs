@@ -76,7 +76,7 @@ pub(super) async fn review(
     Path(review): Path<String>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
     let what = What::Review(id(&review, Kind::UnknownReview)?);
-    let seen = look(&state, what).await?;
+    let seen = look(&state, &session, what).await?;
     watch(state, session, what, seen)
 }
 
@@ -134,7 +134,7 @@ impl Watching {
                 self.asked = Instant::now();
             }
             self.looked = Some(Instant::now());
-            let html = look(&self.state, self.what).await.ok()??;
+            let html = look(&self.state, &self.session, self.what).await.ok()??;
             let digest = Digest::of_bytes(html.as_bytes());
             if self.last.replace(digest) != Some(digest) {
                 return Some(Event::default().data(html));
@@ -173,10 +173,10 @@ impl Watching {
 }
 
 /// What is to be seen at this moment; nothing when it is gone.
-async fn look(state: &ApiState, what: What) -> Result<Option<String>, Problem> {
+async fn look(state: &ApiState, session: &Session, what: What) -> Result<Option<String>, Problem> {
     let rendered = match what {
         What::Home => Box::pin(home::live(state)).await?.render(),
-        What::Run(run) => Box::pin(run::now(state, run)).await?.render(),
+        What::Run(run) => Box::pin(run::now(state, session, run)).await?.render(),
         What::Review(review) => {
             let Some(row) = state.store().review(review).await? else { return Ok(None) };
             let over = row.status != "open";

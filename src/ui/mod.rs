@@ -2,7 +2,8 @@
 //!
 //! - [`mod@router`]: the table of pages; [`dress`]: what every answer carries, and how a problem looks;
 //! - [`sign_in`]: in and out; [`home`], [`review`], [`run`]: a file per page; [`live`]: the same while it happens;
-//! - [`page`]: a review made ready to be shown, to whoever may see it; [`params`], [`answer`]: its forms;
+//! - [`page`]: a review made ready to be shown, to whoever may see it ([`viewer`]), from [`facts`]; `links`: the
+//!   same behind a mailed link; [`params`], [`answer`], [`snooze`]: its forms;
 //! - [`diff`]: what an edit changes; [`waterfall`]: what a run did when; [`when`]: moments;
 //! - [`text`]: text of others made harmless; [`assets`]: the files beside the pages.
 //!
@@ -12,7 +13,9 @@ pub mod answer;
 pub mod assets;
 pub mod diff;
 pub mod dress;
+pub mod facts;
 mod home;
+mod links;
 mod live;
 pub mod page;
 pub mod params;
@@ -20,7 +23,9 @@ pub mod review;
 pub mod router;
 mod run;
 mod sign_in;
+pub mod snooze;
 pub mod text;
+pub mod viewer;
 pub mod waterfall;
 pub mod when;
 

@@ -4,87 +4,18 @@
 use askama::Template;
 use serde_json::Value;
 
-use crate::api::session::{Form, Session};
-use crate::domain::action::{self, Action, Labels, Reach};
+use crate::api::session::Form;
 use crate::domain::event::{Ask, Verdict};
-use crate::domain::label::Label;
-use crate::domain::risk::RiskClass;
-use crate::reviews::fitting;
+use crate::reviews;
+use crate::store::effects::EffectRow;
 use crate::store::reviews::ReviewRow;
 use crate::ui::answer;
-use crate::ui::diff;
+use crate::ui::facts::{Change, Held, Part, Said, Stake, changes, does, parts, rests_on};
 use crate::ui::params::{self, Errors};
-use crate::ui::text::{Folded, Inert, Shown, words};
+use crate::ui::snooze;
+use crate::ui::text::{Folded, Inert, Shown};
+use crate::ui::viewer::Viewer;
 use crate::ui::when::{Clock, When};
-
-/// Who looks at a review and may decide it, and what else he may see.
-#[derive(Clone, Debug)]
-pub struct Viewer {
-    /// For the journal: `owner via web`.
-    pub by: String,
-    /// The token that his forms prove themselves by.
-    pub csrf: String,
-    /// Where the page is, and where its forms go.
-    pub here: String,
-    /// Whether he is signed in and may see the rest: the run, the other reviews.
-    pub sees_all: bool,
-}
-
-impl Viewer {
-    /// The owner, signed in.
-    #[must_use]
-    pub fn owner(session: &Session, review: impl std::fmt::Display) -> Self {
-        Self {
-            by: "owner via web".into(),
-            csrf: session.form_token(),
-            here: format!("/reviews/{review}"),
-            sees_all: true,
-        }
-    }
-}
-
-/// Where a value came from, for a person.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Tag {
-    /// The label's name, for the style.
-    pub class: &'static str,
-    /// What it says.
-    pub says: &'static str,
-}
-
-impl From<Label> for Tag {
-    fn from(label: Label) -> Self {
-        let says = match label {
-            Label::Owner => "from you",
-            Label::System => "from Steward",
-            Label::Model => "from a model",
-            Label::Untrusted => "from outside",
-        };
-        Self { class: label.as_str(), says }
-    }
-}
-
-/// A parameter of the action, or a thing shown with the review.
-#[derive(Clone, Debug)]
-pub struct Part {
-    /// What it is.
-    pub name: Inert,
-    /// Where it came from, if that is known.
-    pub tag: Option<Tag>,
-    /// The thing itself.
-    pub value: Shown,
-    /// Whether it decides who or what is reached.
-    pub is_target: bool,
-}
-
-/// What an edit changes in one parameter.
-#[derive(Clone, Debug)]
-pub struct Change {
-    /// Its name.
-    pub name: Inert,
-    /// Word by word.
-    pub pieces: Vec<diff::Shown>,
-}
 
 /// How a review ended.
 #[derive(Clone, Debug)]
@@ -97,7 +28,7 @@ pub struct Decided {
     pub by: Option<Inert>,
     /// When.
     pub at: Option<When>,
-    /// The owner's words: the reason of a rejection.
+    /// The owner's words: the reason of a rejection, or what the next draft is to heed.
     pub reason: Option<Folded>,
     /// The answer to a question.
     pub answer: Option<Shown>,
@@ -127,6 +58,13 @@ impl Notice {
         Self { class: "late", says: Inert::line(says) }
     }
 
+    /// It was called back, and its run has still to hear of it.
+    #[must_use]
+    pub fn told() -> Self {
+        let says = "Its run hears of it before it lets anything go, but has not yet.";
+        Self { class: "late", says: Inert::line(says) }
+    }
+
     /// What was typed does not do.
     #[must_use]
     pub fn wrong(why: &str) -> Self {
@@ -146,13 +84,19 @@ pub struct Typed {
 }
 
 /// What may be decided.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[expect(missing_docs, reason = "the verdicts")]
+#[expect(clippy::struct_excessive_bools, reason = "each stands for one form of the page")]
 pub struct May {
     pub approve: bool,
     pub edit: bool,
     pub reject: bool,
     pub answer: bool,
+    pub respond: bool,
+    /// Leave it alone for a while.
+    pub snooze: bool,
+    /// Say something to it.
+    pub comment: bool,
 }
 
 /// The next thing that waits.
@@ -169,7 +113,10 @@ pub struct Next {
 #[template(path = "review.html", config = "src/ui/askama.toml")]
 #[expect(missing_docs, reason = "each is named for what the page shows there")]
 pub struct ReviewPage {
+    /// For the form that signs out; nothing for who is not signed in here.
     pub csrf: Option<String>,
+    /// What the forms of the review prove themselves by.
+    pub proof: String,
     pub here: String,
     pub run: Option<String>,
     pub next: Option<Next>,
@@ -178,13 +125,16 @@ pub struct ReviewPage {
     /// What is wanted of the owner, in a few words.
     pub wants: &'static str,
     pub digest: String,
-    /// Set when much hangs on it.
-    pub high_risk: bool,
+    pub stake: Option<Stake>,
+    /// Set for who has to sign in first: where it can be decided then.
+    pub sign_in: Option<String>,
     pub opened: When,
     pub due: Option<When>,
     pub reasons: Vec<Inert>,
-    /// What the action does, and whether it can be taken back.
+    /// What the action does.
     pub does: Option<Inert>,
+    /// Whether it can be taken back.
+    pub reversible: Option<Inert>,
     pub params: Vec<Part>,
     pub artifacts: Vec<Part>,
     pub may: May,
@@ -195,25 +145,39 @@ pub struct ReviewPage {
     pub changes: Vec<Change>,
     pub answer_fields: Vec<answer::Field>,
     pub reason_typed: String,
+    pub words_typed: String,
+    pub comment_typed: String,
+    pub snoozes: Vec<snooze::Offer>,
+    pub snoozed: Option<When>,
+    pub comments: Vec<Said>,
+    /// What was approved and waits, so that it can be called back.
+    pub held: Option<Held>,
     pub decided: Option<Decided>,
 }
 
 impl ReviewPage {
-    /// The page of a review, for `viewer`.
+    /// The page of a review, for `viewer`; `held` is what its step lets wait, if anything.
     #[must_use]
     pub fn of(
-        row: &ReviewRow,
-        labels: &Labels,
+        shown: &reviews::Shown,
+        held: Option<&EffectRow>,
         viewer: &Viewer,
         clock: &Clock,
         notice: Option<Notice>,
         typed: &Typed,
     ) -> Self {
+        let row = &shown.review;
         let question = &row.question;
         let action = question.action.as_ref();
         let is_open = row.status == "open";
-        let may = may(row);
+        let must_sign_in = viewer.must_sign_in(row);
+        let snoozes = match is_open {
+            true => snooze::offers(clock, row.due_at),
+            false => Vec::new(),
+        };
+        let may = if must_sign_in { May::default() } else { may(shown, viewer, !snoozes.is_empty()) };
         let form = typed.form.as_ref();
+        let field = |name| form.and_then(|form| form.get(name)).unwrap_or_default().to_owned();
         let errors = &typed.errors;
         let changes = match (action, &typed.edit, &row.verdict) {
             (Some(action), Some(params), _) | (Some(action), None, Some(Verdict::Edited { params })) => {
@@ -223,30 +187,26 @@ impl ReviewPage {
         };
         let edited = form.is_some_and(|form| matches!(form.get("do"), Some("preview" | "edit")));
         Self {
-            csrf: Some(viewer.csrf.clone()),
+            csrf: viewer.sees_all.then(|| viewer.csrf.clone()),
+            proof: viewer.csrf.clone(),
             here: viewer.here.clone(),
             run: viewer.sees_all.then(|| format!("/runs/{}", row.run)),
             next: None,
             notice,
             title: Inert::line(&row.title),
-            wants: wants(question.ask, may),
+            wants: wants(question.ask, question.form.is_some()),
             digest: row.digest.to_string(),
-            high_risk: question.class() == RiskClass::High,
+            stake: Stake::of(question),
+            sign_in: must_sign_in.then(|| format!("/reviews/{}", row.id)),
             opened: clock.when(row.opened_at),
             due: row.due_at.map(|at| clock.when(at)),
             reasons: question.reasons.iter().map(|reason| Inert::line(reason)).collect(),
             does: action.map(does),
-            params: action.map(|action| parts(action, labels)).unwrap_or_default(),
-            artifacts: question
-                .artifacts
-                .iter()
-                .map(|artifact| Part {
-                    name: Inert::line(&artifact_name(&artifact.title)),
-                    tag: Some(artifact.label.into()),
-                    value: Shown::of(&artifact.value),
-                    is_target: false,
-                })
-                .collect(),
+            reversible: action
+                .filter(|_| is_open && question.ask == Ask::Approval)
+                .map(|_| Inert::line(&shown.reversible)),
+            params: action.map(|action| parts(action, &question.labels)).unwrap_or_default(),
+            artifacts: rests_on(&shown.artifacts),
             may,
             approve: if question.ask == Ask::Budget { "Allow it" } else { "Approve" },
             reject: if question.ask == Ask::Question { "Decline" } else { "Reject" },
@@ -260,7 +220,13 @@ impl ReviewPage {
                 Some(schema) if may.answer => answer::fields(schema, form, errors),
                 _ => Vec::new(),
             },
-            reason_typed: form.and_then(|form| form.get("reason")).unwrap_or_default().to_owned(),
+            reason_typed: field("reason"),
+            words_typed: field("words"),
+            comment_typed: field("text"),
+            snoozes,
+            snoozed: row.snoozed_until.filter(|until| is_open && *until > clock.now).map(|at| clock.when(at)),
+            comments: shown.comments.iter().map(|comment| Said::of(comment, clock)).collect(),
+            held: held.and_then(|effect| Held::of(effect, clock)),
             decided: (!is_open).then(|| decided(row, clock)),
         }
     }
@@ -272,24 +238,27 @@ impl ReviewPage {
     }
 }
 
-fn may(row: &ReviewRow) -> May {
-    let fitting = match row.status.as_str() {
-        "open" => fitting(row.question.ask, row.question.form.is_some()),
-        _ => &[],
-    };
+fn may(shown: &reviews::Shown, viewer: &Viewer, can_snooze: bool) -> May {
+    let question = &shown.review.question;
+    let takes = |verdict| shown.verdicts.contains(&verdict);
+    let is_open = shown.review.status == "open";
     May {
-        approve: fitting.contains(&"approved"),
-        edit: fitting.contains(&"edited") && row.question.action.is_some(),
-        reject: fitting.contains(&"rejected"),
-        answer: fitting.contains(&"answered") && row.question.form.is_some(),
+        approve: takes("approved"),
+        edit: takes("edited") && question.action.is_some(),
+        reject: takes("rejected"),
+        answer: takes("answered") && question.form.is_some(),
+        respond: takes("responded"),
+        snooze: is_open && can_snooze,
+        // Behind a link that has decided nothing is left to do.
+        comment: is_open || viewer.sees_all,
     }
 }
 
-fn wants(ask: Ask, may: May) -> &'static str {
+fn wants(ask: Ask, has_form: bool) -> &'static str {
     match ask {
         Ask::Approval => "May this happen?",
         Ask::Answer => "No model could answer. What is your answer?",
-        Ask::Question if may.answer => "Your answer is needed.",
+        Ask::Question if has_form => "Your answer is needed.",
         Ask::Question => "Shall it go on?",
         Ask::InDoubt => "Nobody can tell whether this happened. What do you know?",
         Ask::Undo => "Undoing this failed. What now?",
@@ -298,73 +267,9 @@ fn wants(ask: Ask, may: May) -> &'static str {
     }
 }
 
-/// What kind of thing happens, and whether it can be taken back.
-fn does(action: &Action) -> Inert {
-    let Some(spec) = action::spec(&action.action) else { return Inert::line(&action.action) };
-    let back = match spec.reach {
-        Reach::External => "It leaves the house and cannot be taken back.",
-        Reach::Internal => "It stays in the house and can be undone.",
-        Reach::Pure | Reach::Read => "It changes nothing.",
-    };
-    Inert::line(&format!("{}: {}. {back}", spec.name, spec.about))
-}
-
-/// The parameters in their order, each with where it came from.
-fn parts(action: &Action, labels: &Labels) -> Vec<Part> {
-    let spec = action::spec(&action.action);
-    let part = |(name, value): (&str, &Value)| Part {
-        name: Inert::line(&name.replace('_', " ")),
-        tag: labels.get(name).map(|label| Tag::from(*label)),
-        value: Shown::of(value),
-        is_target: spec.is_some_and(|spec| spec.targets.contains(&name)),
-    };
-    params::in_order(action).into_iter().map(part).collect()
-}
-
-/// `input.body` and `steps.qualify.output` as a person says it.
-fn artifact_name(path: &str) -> String {
-    let words: Vec<&str> = path.split('.').collect();
-    match words[..] {
-        ["input"] => "what came in".to_owned(),
-        ["input", ref rest @ ..] => format!("what came in: {}", rest.join(" ").replace('_', " ")),
-        ["steps", step, "output"] => format!("what {} gave", step.replace(['_', '-'], " ")),
-        ["steps", step, "output", ref rest @ ..] => {
-            format!("what {} gave: {}", step.replace(['_', '-'], " "), rest.join(" ").replace('_', " "))
-        }
-        _ => path.replace('_', " "),
-    }
-}
-
-/// What an edit changes, parameter by parameter.
-fn changes(action: &Action, edited: &Value) -> Vec<Change> {
-    let as_text = |value: Option<&Value>| match value {
-        None => String::new(),
-        Some(Value::Array(_) | Value::Object(_)) => {
-            value.map(|value| format!("{value:#}")).unwrap_or_default()
-        }
-        Some(plain) => words(plain),
-    };
-    let edited_action = Action { action: action.action.clone(), params: edited.clone() };
-    let mut names: Vec<&str> = params::in_order(action).into_iter().map(|(name, _)| name).collect();
-    names.extend(
-        params::in_order(&edited_action)
-            .into_iter()
-            .map(|(name, _)| name)
-            .filter(|name| action.params.get(name).is_none()),
-    );
-    let differs = |name: &&str| action.params.get(name) != edited.get(name);
-    names
-        .into_iter()
-        .filter(differs)
-        .map(|name| Change {
-            name: Inert::line(&name.replace('_', " ")),
-            pieces: diff::shown(&as_text(action.params.get(name)), &as_text(edited.get(name))),
-        })
-        .collect()
-}
-
 fn decided(row: &ReviewRow, clock: &Clock) -> Decided {
     let sentence = match row.status.as_str() {
+        _ if matches!(row.verdict, Some(Verdict::Responded { .. })) => "Given back for another draft",
         "approved" => "Approved",
         "edited" => "Approved with changes",
         "rejected" => "Rejected",
@@ -374,6 +279,7 @@ fn decided(row: &ReviewRow, clock: &Clock) -> Decided {
     };
     let (reason, answer) = match &row.verdict {
         Some(Verdict::Rejected { reason }) if !reason.is_empty() => (Some(Folded::new(reason)), None),
+        Some(Verdict::Responded { words }) => (Some(Folded::new(words)), None),
         Some(Verdict::Answered { answer }) => (None, Some(Shown::of(answer))),
         _ => (None, None),
     };

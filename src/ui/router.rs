@@ -5,7 +5,7 @@ use axum::middleware::from_fn;
 use axum::routing::{get, post};
 
 use crate::api::{self, ApiState};
-use crate::ui::{assets, dress, home, live, review, run, sign_in};
+use crate::ui::{assets, dress, home, links, live, review, run, sign_in};
 
 /// The service as it is reached: the API and the pages.
 pub fn serve(state: ApiState) -> Router {
@@ -18,7 +18,9 @@ fn pages() -> Router<ApiState> {
         .route("/live", get(live::home))
         .route("/reviews/{id}", get(review::show).post(review::post))
         .route("/reviews/{id}/live", get(live::review))
-        .route("/runs/{id}", get(run::show))
+        .route("/r/{secret}", get(links::show).post(links::post))
+        .route("/u/{token}", get(links::digest).post(links::want_digest))
+        .route("/runs/{id}", get(run::show).post(run::post))
         .route("/runs/{id}/live", get(live::run))
         .route("/sign-in", get(sign_in::show).post(sign_in::enter))
         .route("/sign-out", post(sign_in::leave))

@@ -3,6 +3,7 @@
 use askama::Template;
 use axum::Extension;
 use axum::extract::{Path, State};
+use axum::http::StatusCode;
 use axum::response::Response;
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -11,7 +12,7 @@ use serde_json::{Value, json};
 use crate::api::ApiState;
 use crate::api::extract::{Query, id};
 use crate::api::problem::{Kind, Problem};
-use crate::api::session::Session;
+use crate::api::session::{Form, Session};
 use crate::api::view::{RunView, StepView, Wait};
 use crate::domain::event::Event;
 use crate::domain::ids::RunId;
@@ -19,9 +20,11 @@ use crate::domain::money::Money;
 use crate::store::journal::read::JournalEntry;
 use crate::ui::dress::html;
 use crate::ui::home::effect_says;
-use crate::ui::page::Tag;
-use crate::ui::review::clock;
+use crate::ui::facts::{Held, Tag};
+use crate::ui::page::Notice;
+use crate::ui::review::{Called, call_back_of, clock, to};
 use crate::ui::text::{Inert, Shown};
+use crate::ui::viewer::OWNER;
 use crate::ui::waterfall::{self, Drawn};
 use crate::ui::when::{Clock, When, span};
 
@@ -56,6 +59,8 @@ struct CallRow {
 struct WaitRow {
     says: Inert,
     href: Option<String>,
+    /// Set when the owner can call back what is to go out.
+    held: Option<Held>,
 }
 
 /// What it did, or means to.
@@ -82,6 +87,8 @@ struct EntryRow {
 #[derive(Template)]
 #[template(path = "run_live.html", config = "src/ui/askama.toml")]
 pub(super) struct RunLive {
+    /// What its forms prove themselves by.
+    proof: String,
     id: String,
     title: Inert,
     status: Inert,
@@ -109,6 +116,7 @@ pub(super) struct RunLive {
 struct RunPage {
     csrf: Option<String>,
     id: RunId,
+    notice: Option<Notice>,
     live: RunLive,
 }
 
@@ -128,21 +136,66 @@ pub(super) async fn show(
 ) -> Result<Response, Problem> {
     let id = id(&run, Kind::UnknownRun)?;
     let entries = if asked.journal.as_deref() == Some("all") { usize::MAX } else { ENTRIES };
-    let live = live(&state, id, entries).await?;
-    Ok(html(&RunPage { csrf: Some(session.form_token()), id, live }))
+    page(&state, &session, id, entries, StatusCode::OK, None).await
+}
+
+/// `POST /runs/{id}`: calls back what is to go out.
+pub(super) async fn post(
+    State(state): State<ApiState>,
+    Extension(session): Extension<Session>,
+    Path(run): Path<String>,
+    Extension(form): Extension<Form>,
+) -> Result<Response, Problem> {
+    let id: RunId = id(&run, Kind::UnknownRun)?;
+    if form.get("do") != Some("call-back") {
+        return Err(Problem::new(Kind::BadRequest, "this run has no such form"));
+    }
+    let (status, notice) = match call_back_of(&state, id, &form, OWNER).await? {
+        Called::Back => return Ok(to(&format!("/runs/{id}"))),
+        Called::Told => (StatusCode::ACCEPTED, Notice::told()),
+        Called::TooLate(why) => (StatusCode::CONFLICT, Notice::wrong(&why)),
+    };
+    page(&state, &session, id, ENTRIES, status, Some(notice)).await
+}
+
+async fn page(
+    state: &ApiState,
+    session: &Session,
+    id: RunId,
+    entries: usize,
+    status: StatusCode,
+    notice: Option<Notice>,
+) -> Result<Response, Problem> {
+    let live = live(state, session, id, entries).await?;
+    let mut response = html(&RunPage { csrf: Some(session.form_token()), id, notice, live });
+    if response.status() == StatusCode::OK {
+        *response.status_mut() = status;
+    }
+    Ok(response)
 }
 
 /// The run as it is at this moment, with the last few entries of its journal.
-pub(super) async fn now(state: &ApiState, run: RunId) -> Result<RunLive, Problem> {
-    live(state, run, ENTRIES).await
+pub(super) async fn now(state: &ApiState, session: &Session, run: RunId) -> Result<RunLive, Problem> {
+    live(state, session, run, ENTRIES).await
 }
 
-async fn live(state: &ApiState, run: RunId, entries: usize) -> Result<RunLive, Problem> {
+async fn live(
+    state: &ApiState,
+    session: &Session,
+    run: RunId,
+    entries: usize,
+) -> Result<RunLive, Problem> {
     let (view, journal) = state.run_view(run).await?;
-    Ok(ready(view, &journal, &clock(state), entries))
+    Ok(ready(view, &journal, &clock(state), entries, session.form_token()))
 }
 
-fn ready(view: RunView, journal: &[JournalEntry], clock: &Clock, shown: usize) -> RunLive {
+fn ready(
+    view: RunView,
+    journal: &[JournalEntry],
+    clock: &Clock,
+    shown: usize,
+    proof: String,
+) -> RunLive {
     let events: Vec<(Event, Timestamp)> = journal
         .iter()
         .filter_map(|entry| {
@@ -155,6 +208,7 @@ fn ready(view: RunView, journal: &[JournalEntry], clock: &Clock, shown: usize) -
     let earlier = journal.len().saturating_sub(shown);
     let money = |micros| Money { micros, currency: view.currency.clone() }.to_string();
     RunLive {
+        proof,
         id: view.id.to_string(),
         title: Inert::line(&view.title),
         says: says(&view.status),
@@ -242,12 +296,14 @@ fn wait_row(wait: &Wait, clock: &Clock) -> WaitRow {
         Wait::Moment { at: None, .. } => ("A moment".to_owned(), None),
         Wait::Run { run, .. } => ("Another run".to_owned(), Some(format!("/runs/{run}"))),
         Wait::Resume { by } => (format!("You, to let it go on: held by {by}"), None),
-        Wait::Dispatch { step, at, .. } => {
-            (format!("{step} goes out {}, unless you call it back", near(*at)), None)
+        Wait::Dispatch { step, effect, at } => {
+            let held = Held::at(effect.to_string(), step.as_str(), *at, clock);
+            let says = format!("{step} goes out {} ({}), unless you call it back", near(*at), held.goes.exact);
+            return WaitRow { says: Inert::glimpse(&says, 300), href: None, held: Some(held) };
         }
         Wait::Work { step, does } => (format!("{step}: {does} is under way"), None),
     };
-    WaitRow { says: Inert::glimpse(&says, 300), href }
+    WaitRow { says: Inert::glimpse(&says, 300), href, held: None }
 }
 
 fn effect_line(effect: &Value, clock: &Clock) -> EffectLine {

@@ -145,6 +145,8 @@ pub enum Shown {
     List(Vec<Folded>),
     /// Things with names.
     Fields(Vec<(Inert, Folded)>),
+    /// Several of these, one below the other.
+    Groups(Vec<Vec<(Inert, Folded)>>),
 }
 
 impl Shown {
@@ -156,23 +158,35 @@ impl Shown {
             Value::String(text) if text.is_empty() => Self::Nothing,
             Value::Array(items) if items.is_empty() => Self::Nothing,
             Value::Object(fields) if fields.is_empty() => Self::Nothing,
-            Value::Array(items) if items.len() <= LISTED => match items.iter().map(plain).collect() {
-                Some(items) => Self::List(items),
-                None => code(value),
-            },
-            Value::Object(fields) if fields.len() <= LISTED => {
-                let field = |(name, value): (&String, &Value)| {
-                    Some((Inert::line(&name.replace('_', " ")), plain(value)?))
-                };
-                match fields.iter().map(field).collect() {
-                    Some(fields) => Self::Fields(fields),
-                    None => code(value),
-                }
+            Value::Array(items) if items.len() <= LISTED => {
+                let things = || items.iter().map(plain).collect::<Option<_>>().map(Self::List);
+                let groups = || items.iter().map(fields).collect::<Option<_>>().map(Self::Groups);
+                things().or_else(groups).unwrap_or_else(|| code(value))
             }
-            Value::Array(_) | Value::Object(_) => code(value),
+            Value::Object(_) => fields(value).map_or_else(|| code(value), Self::Fields),
+            Value::Array(_) => code(value),
             plain => Self::Text(Folded::new(&words(plain))),
         }
     }
+}
+
+/// A mapping as things with names; one inside of it as things with two names. Nothing of what is deeper or has
+/// more of them than are laid out.
+fn fields(value: &Value) -> Option<Vec<(Inert, Folded)>> {
+    let mut named = Vec::new();
+    for (name, value) in value.as_object()? {
+        let inside = value.as_object().filter(|inside| !inside.is_empty());
+        match inside {
+            None => named.push((name.clone(), plain(value)?)),
+            Some(inside) => {
+                for (inner, value) in inside {
+                    named.push((format!("{name} {inner}"), plain(value)?));
+                }
+            }
+        }
+    }
+    let shown = |(name, value): (String, Folded)| (Inert::line(&name.replace('_', " ")), value);
+    (named.len() <= LISTED).then(|| named.into_iter().map(shown).collect())
 }
 
 /// What has no parts, or only a few short ones.
@@ -246,7 +260,14 @@ mod tests {
         assert!(
             matches!(Shown::of(&json!({"fit": 0.9, "unknown": ["a", "b"]})), Shown::Fields(fields) if fields.len() == 2)
         );
-        assert!(matches!(Shown::of(&json!({"deep": {"er": 1}})), Shown::Code(_)));
+        let inside = Shown::of(&json!({"last": {"at": "noon", "of": 1}}));
+        let names = |fields: &[(Inert, Folded)]| -> Vec<String> {
+            fields.iter().map(|(name, _)| name.to_string()).collect()
+        };
+        assert!(matches!(&inside, Shown::Fields(fields) if names(fields) == ["last at", "last of"]), "{inside:?}");
+        assert!(matches!(Shown::of(&json!({"deep": {"er": {"still": 1}}})), Shown::Code(_)));
+        assert!(matches!(Shown::of(&json!([{"a": 1}, {"b": 2}])), Shown::Groups(groups) if groups.len() == 2));
+        assert!(matches!(Shown::of(&json!([{"a": 1}, [{"b": 2}]])), Shown::Code(_)));
         assert!(matches!(Shown::of(&json!(["a", "b"])), Shown::List(items) if items.len() == 2));
     }
 

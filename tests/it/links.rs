@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use reqwest::{Client, Method, Response, StatusCode, redirect};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, redirect};
+use steward::api::session::form_token;
 use steward::domain::event::Verdict;
 use steward::domain::ladder::ChannelName;
 use steward::domain::notice::{NoticeKind, Severity};
@@ -11,6 +12,7 @@ use steward::store::notices::News;
 use crate::support::eventually;
 use crate::support::forge::by_hand;
 use crate::support::letters::{Post, post, post_with};
+use crate::support::visitor::Visitor;
 
 const LEAD: &str = "01-lead-bakery.eml";
 const OTHER: &str = "02-lead-ceramics-shop.eml";
@@ -20,10 +22,21 @@ fn browser() -> Client {
     Client::builder().redirect(redirect::Policy::none()).build().unwrap()
 }
 
+/// Presses a button of the page behind a link, whose forms carry what follows from its secret.
 async fn press(link: &str, fields: &[(&str, &str)]) -> Response {
-    let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
-    let request = browser().post(link).header("content-type", "application/x-www-form-urlencoded");
-    request.body(body).send().await.unwrap()
+    form(link, &form_token(secret(link)), fields).send().await.unwrap()
+}
+
+fn form(link: &str, proof: &str, fields: &[(&str, &str)]) -> RequestBuilder {
+    let mut body = url::form_urlencoded::Serializer::new(String::new());
+    body.append_pair("csrf", proof).extend_pairs(fields);
+    // As browsers send it from a page that tells nobody its address.
+    let request = browser().post(link).header("origin", "null").header("sec-fetch-site", "same-origin");
+    request.header("content-type", "application/x-www-form-urlencoded").body(body.finish())
+}
+
+fn secret(link: &str) -> &str {
+    link.rsplit_once('/').unwrap().1
 }
 
 async fn page(link: &str) -> (StatusCode, String) {
@@ -68,7 +81,7 @@ async fn scanners_change_nothing_and_the_person_behind_them_decides_once() {
     assert_eq!(status, 200);
     let digest = digest_in(&shown);
     assert_eq!(digest, review.digest.to_string());
-    let pressed = press(&link, &[("verdict", "approved"), ("digest", &digest)]).await;
+    let pressed = press(&link, &[("do", "approve"), ("digest", &digest)]).await;
     assert_eq!(pressed.status(), StatusCode::SEE_OTHER);
     post.app.run_that_is(&run, &["succeeded"]).await;
     let decided = post.app.store.review(review.id).await.unwrap().unwrap();
@@ -76,8 +89,8 @@ async fn scanners_change_nothing_and_the_person_behind_them_decides_once() {
 
     // Whoever has the link now sees the outcome, and nothing can be done with it.
     let (status, shown) = page(&link).await;
-    assert!(status == 200 && shown.contains("This is approved") && !shown.contains("<form"), "{shown}");
-    let again = press(&link, &[("verdict", "rejected"), ("digest", &digest)]).await;
+    assert!(status == 200 && shown.contains("<h2 id=\"outcome\">Approved</h2>") && !shown.contains("<form"), "{shown}");
+    let again = press(&link, &[("do", "reject"), ("digest", &digest)]).await;
     assert_eq!(again.status(), StatusCode::CONFLICT);
     assert_eq!(post.status(&review).await, "approved");
     post.app.stop().await;
@@ -90,7 +103,7 @@ async fn forged_foreign_and_expired_links_decide_nothing() {
     let (_, other, _) = post.lead(OTHER).await;
     let link = mail.link();
     let digest = review.digest.to_string();
-    let approve = [("verdict", "approved"), ("digest", digest.as_str())];
+    let approve = [("do", "approve"), ("digest", digest.as_str())];
 
     // A secret that nobody made, or one with a letter changed.
     let (start, secret) = link.rsplit_once('/').unwrap();
@@ -102,8 +115,17 @@ async fn forged_foreign_and_expired_links_decide_nothing() {
     }
     // The link of one review with what another one asks, or with nothing that was seen.
     let foreign = other.digest.to_string();
-    for fields in [&[("verdict", "approved"), ("digest", &*foreign)][..], &[("verdict", "approved")]] {
-        assert_eq!(press(&link, fields).await.status(), StatusCode::CONFLICT);
+    let about_another = press(&link, &[("do", "approve"), ("digest", &*foreign)]).await;
+    assert_eq!(about_another.status(), StatusCode::PRECONDITION_FAILED);
+    assert_eq!(press(&link, &[("do", "approve")]).await.status(), StatusCode::BAD_REQUEST);
+    // A form that does not come from its page: without its proof, with that of another, from another site.
+    for proof in ["", "0", &form_token(&"0".repeat(64))] {
+        assert_eq!(form(&link, proof, &approve).send().await.unwrap().status(), 403, "{proof}");
+    }
+    for (name, value) in [("sec-fetch-site", "cross-site"), ("origin", "https://evil.example")] {
+        let body = format!("csrf={}&do=approve&digest={digest}", form_token(secret));
+        let forged = browser().post(&link).header(name, value).body(body).send().await.unwrap();
+        assert_eq!(forged.status(), 403, "{name}");
     }
     assert_eq!(press(&link, &[("digest", &digest)]).await.status(), StatusCode::BAD_REQUEST);
     assert_eq!((post.status(&review).await, post.status(&other).await), ("open".into(), "open".into()));
@@ -125,7 +147,7 @@ async fn a_draft_that_changed_after_the_message_went_out_voids_its_link() {
     by_hand(&post.app.store, &changed).await;
     let (status, shown) = page(&link).await;
     assert!(status == StatusCode::GONE && shown.contains("This has changed"), "{status} {shown}");
-    let pressed = press(&link, &[("verdict", "approved"), ("digest", &digest)]).await;
+    let pressed = press(&link, &[("do", "approve"), ("digest", &digest)]).await;
     assert_eq!(pressed.status(), StatusCode::GONE);
     assert_eq!(post.status(&review).await, "open");
     post.app.stop().await;
@@ -139,15 +161,99 @@ async fn a_high_risk_asks_for_more_than_a_link() {
     by_hand(&post.app.store, grave).await;
     let (link, digest) = (mail.link(), review.digest.to_string());
     let (status, shown) = page(&link).await;
-    assert!(status == 200 && shown.contains("Sign in") && !shown.contains("<form"), "{shown}");
-    let approve = [("verdict", "approved"), ("digest", digest.as_str())];
-    assert_eq!(press(&link, &approve).await.status(), StatusCode::FORBIDDEN);
+    assert!(status == 200 && shown.contains("href=\"/sign-in\"") && !shown.contains("<form"), "{shown}");
+    assert!(shown.contains(&format!("href=\"/reviews/{}\"", review.id)), "and back");
+    for fields in [
+        &[("do", "approve"), ("digest", digest.as_str())][..],
+        &[("do", "reject"), ("digest", digest.as_str())],
+        &[("do", "snooze"), ("for", "hour")],
+        &[("do", "comment"), ("text", "hello")],
+    ] {
+        assert_eq!(press(&link, fields).await.status(), StatusCode::FORBIDDEN, "{fields:?}");
+    }
+    // The API's token opens no page, and a cookie beside the form of somebody without one makes nobody the owner.
+    let approve = [("do", "approve"), ("digest", digest.as_str())];
+    let bearer = form(&link, &form_token(secret(&link)), &approve).bearer_auth(&post.app.token);
+    assert_eq!(bearer.send().await.unwrap().status(), StatusCode::FORBIDDEN);
+    let owner = Visitor::signed_in(&post.app).await;
+    let cookie = owner.cookie.clone().unwrap();
+    let besides = form(&link, &form_token(secret(&link)), &approve).header("cookie", &cookie);
+    assert_eq!(besides.send().await.unwrap().status(), StatusCode::FORBIDDEN);
     assert_eq!(post.status(&review).await, "open");
-    // The same by somebody who is known besides.
-    let body = format!("verdict=approved&digest={digest}");
-    let known = browser().post(&link).bearer_auth(&post.app.token).body(body).send().await.unwrap();
+    // The same by the owner, signed in, on the page as he is shown it.
+    let here = format!("/r/{}", secret(&link));
+    let shown = owner.get(&here).await;
+    assert!(shown.body.contains("value=\"approve\""), "{}", shown.body);
+    let fields = [("csrf", &*shown.field("csrf")), ("do", "approve"), ("digest", &*digest)];
+    let known = owner.form(&here, &fields).header("origin", "null").send().await.unwrap();
     assert_eq!(known.status(), StatusCode::SEE_OTHER);
+    let decided = post.app.store.review(review.id).await.unwrap().unwrap();
+    assert_eq!(decided.decided_by.as_deref(), Some("owner via email link"));
     post.app.run_that_is(&run, &["succeeded"]).await;
+    post.app.stop().await;
+}
+
+#[tokio::test]
+async fn a_link_opens_the_page_of_the_inbox_and_everything_on_it_but_the_rest_of_the_house() {
+    let post = post().await;
+    let (run, review, mail) = post.lead(LEAD).await;
+    let (link, digest) = (mail.link(), review.digest.to_string());
+    let here = format!("/r/{}", secret(&link));
+    let (_, shown) = page(&link).await;
+    let inbox = Visitor::signed_in(&post.app).await.get(&format!("/reviews/{}", review.id)).await.body;
+    let parts = |page: &str| -> Vec<String> {
+        let sections = page.split("<section class=\"").skip(1);
+        sections.map(|part| part.split("</section>").next().unwrap().to_owned()).collect()
+    };
+    assert!(parts(&shown).len() > 2 && parts(&shown) == parts(&inbox), "{shown}");
+    assert!(!shown.contains(&run) && !shown.contains("/sign-out") && !shown.contains("/reviews/"));
+
+    // Said and put off, as often as one likes: the link is not used up by it.
+    for n in 0..2 {
+        let said = press(&link, &[("do", "comment"), ("text", &format!("<b>call</b> them {n}"))]).await;
+        assert_eq!(said.status(), StatusCode::SEE_OTHER);
+        assert_eq!(said.headers()["location"], here);
+    }
+    assert_eq!(press(&link, &[("do", "comment"), ("text", " \n")]).await.status(), 422);
+    assert_eq!(press(&link, &[("do", "snooze"), ("for", "hour")]).await.status(), StatusCode::SEE_OTHER);
+    assert_eq!(press(&link, &[("do", "snooze"), ("for", "year")]).await.status(), StatusCode::BAD_REQUEST);
+    let (_, shown) = page(&link).await;
+    assert!(shown.contains("&lt;b&gt;call&lt;/b&gt; them 1") && shown.contains("Left alone until"), "{shown}");
+    assert!(shown.contains("owner via email link"));
+
+    // Words for another draft need somebody who made the first: here nobody did, and it is not offered.
+    assert!(!shown.contains("value=\"respond\""));
+    let words = [("do", "respond"), ("words", "shorter"), ("digest", digest.as_str())];
+    assert_eq!(press(&link, &words).await.status(), 422);
+
+    // An edit is looked at first, which decides nothing, and uses nothing up.
+    let params = &review.question.action.as_ref().unwrap().params;
+    let edited: Vec<(String, String)> = params
+        .as_object()
+        .unwrap()
+        .iter()
+        .map(|(name, value)| {
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            let text = if name == "body" { format!("{text}\nWarmly") } else { text };
+            (format!("p.{name}"), text)
+        })
+        .collect();
+    let edit = |word| -> Vec<(&str, &str)> {
+        let typed = edited.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        typed.chain([("digest", digest.as_str()), ("do", word)]).collect()
+    };
+    let preview = press(&link, &edit("preview")).await;
+    assert_eq!(preview.status(), 200);
+    assert!(preview.text().await.unwrap().contains("<ins>"));
+    assert_eq!(post.status(&review).await, "open");
+    assert_eq!(press(&link, &edit("edit")).await.status(), StatusCode::SEE_OTHER);
+    let decided = post.app.store.review(review.id).await.unwrap().unwrap();
+    let Some(Verdict::Edited { params }) = decided.verdict else { panic!("{:?}", decided.verdict) };
+    assert!(params["body"].as_str().unwrap().ends_with("\nWarmly"));
+    // And then nothing more is said through it.
+    for fields in [[("do", "comment"), ("text", "late")], [("do", "snooze"), ("for", "hour")]] {
+        assert_eq!(press(&link, &fields).await.status(), StatusCode::CONFLICT, "{fields:?}");
+    }
     post.app.stop().await;
 }
 
@@ -157,11 +263,12 @@ async fn of_many_presses_at_once_one_decides_and_an_expiry_is_one_of_them() {
     let (_, review, mail) = post.lead(LEAD).await;
     let (link, digest) = (mail.link(), review.digest.to_string());
     let presses = (0..8).map(|n| {
-        let verdict = if n % 2 == 0 { "approved" } else { "rejected" };
+        let verdict = if n % 2 == 0 { "approve" } else { "reject" };
         let (link, digest) = (link.clone(), digest.clone());
         async move {
-            let pressed = press(&link, &[("verdict", verdict), ("digest", &digest)]).await;
-            (pressed.status() == StatusCode::SEE_OTHER).then_some(verdict)
+            let pressed = press(&link, &[("do", verdict), ("digest", &digest)]).await;
+            let became = if verdict == "approve" { "approved" } else { "rejected" };
+            (pressed.status() == StatusCode::SEE_OTHER).then_some(became)
         }
     });
     let expiry = post.app.store.decide(review.id, review.digest, &Verdict::Expired, "clock");
@@ -204,7 +311,7 @@ async fn a_second_delivery_has_the_same_message_id_and_a_reminder_stands_in_the_
     assert!(reminder.subject.starts_with("Re: ") && reminder.text.contains("still waits"));
     // Decided through one of them, the others are void.
     let digest = review.digest.to_string();
-    let reject = [("verdict", "rejected"), ("reason", "not now"), ("digest", digest.as_str())];
+    let reject = [("do", "reject"), ("reason", "not now"), ("digest", digest.as_str())];
     assert_eq!(press(&reminder.link(), &reject).await.status(), StatusCode::SEE_OTHER);
     assert_eq!(press(&first.link(), &reject).await.status(), StatusCode::CONFLICT);
     assert!(page(&first.link()).await.1.contains("not now"));

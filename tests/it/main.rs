@@ -58,4 +58,5 @@ mod survival;
 mod walkthrough;
 mod watch;
 mod web;
+mod web_aside;
 mod web_browser;

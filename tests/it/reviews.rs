@@ -24,7 +24,7 @@ use crate::support::model_server::{ModelServer, says};
 use crate::support::rig::{Rig, Scripted, call_out, step};
 use crate::support::{App, app_with, database, eventually};
 
-const AGENT: &str = "\
+pub const AGENT: &str = "\
 ---
 agent: helper
 tier: draft
@@ -33,7 +33,7 @@ output: { type: object, required: [answer], properties: { answer: { type: string
 You write letters for {{ workspace.owner }}.
 ";
 
-const LETTER: &str = "\
+pub const LETTER: &str = "\
 workflow: ask
 title: A letter
 input: { type: object, required: [text], properties: { text: { type: string } } }
@@ -47,7 +47,7 @@ steps:
 ";
 
 /// A model that numbers its letters.
-async fn writer() -> ModelServer {
+pub async fn writer() -> ModelServer {
     let count = std::sync::atomic::AtomicUsize::new(0);
     ModelServer::start(Box::new(move |_| {
         let n = count.fetch_add(1, std::sync::atomic::Ordering::SeqCst) + 1;

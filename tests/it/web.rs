@@ -265,12 +265,21 @@ async fn a_review_shows_what_where_it_came_from_and_why_it_is_asked() {
     for reason in review["question"]["reasons"].as_array().unwrap() {
         assert!(shown.contains(&html(&text(reason))), "{reason}");
     }
+    let whole = app.get(&format!("/api/v1{}", page(&review))).await;
     assert!(shown.contains(">from outside</span>"), "where things came from");
+    let risk = &review["question"]["risk"];
+    assert!(shown.contains(&format!(">{} risk</span>", text(&risk["class"]))), "what is at stake: {risk}");
+    for tag in risk["tags"].as_array().unwrap() {
+        assert!(shown.contains(&format!(">{}</span>", html(&text(tag).replace('_', " ")))), "{tag}");
+    }
+    assert!(shown.contains(&html(&text(&whole["reversible"]))), "whether it can be taken back");
+    assert!(shown.contains("<h3>What is known of them") || shown.contains("<h3>what is known of them"), "{shown}");
+    assert!(shown.contains("<dt>mails sent</dt>"), "laid out as a person reads it: {shown}");
     assert!(shown.contains(&html(&text(&review["question"]["action"]["params"]["to"]))));
     assert_eq!(
         shown.matches("class=\"part\"").count() + shown.matches("class=\"part target\"").count(),
         review["question"]["action"]["params"].as_object().unwrap().len()
-            + review["question"]["artifacts"].as_array().unwrap().len()
+            + whole["artifacts"].as_array().unwrap().len()
     );
     assert!(shown.contains(review["digest"].as_str().unwrap()));
     app.stop().await;

@@ -279,3 +279,76 @@ async fn hostile_text_runs_nothing_loads_nothing_and_breaks_no_page() {
     assert_eq!(browser.complaints(), [""; 0]);
     app.stop().await;
 }
+
+#[tokio::test]
+async fn beside_yes_and_no_a_page_takes_words_a_pause_and_second_thoughts() {
+    let (app, _model) = crate::web_aside::letters().await;
+    let run = crate::agents::open(&app, "Write to Ann.").await;
+    let review = app.open_review(&run).await;
+    let (browser, mut page) = signed_in(&app, DESKTOP).await;
+    page.open(&format!("{}{}", app.url, path(&review))).await;
+    // By keyboard: a comment.
+    page.key("c").await;
+    page.until("the field having the focus", "document.activeElement.id === 'text'").await;
+    page.write("Is Ann back from her holidays?").await;
+    page.click("#comment button[value=comment]").await;
+    page.sees(".said").await;
+    assert!(page.text(".said").await.contains("Is Ann back"));
+    page.click("#snooze > summary").await;
+    page.click("#snooze button[value=morning]").await;
+    page.sees(".notice.snoozed").await;
+    page.eval("document.querySelectorAll('details.panel').forEach((one) => { one.open = true; })").await;
+    looks_right(&mut page, "aside").await;
+    page.on(DESKTOP).await;
+    page.click("#words").await;
+    page.write("Shorter, please.").await;
+    page.click("#respond button[value=respond]").await;
+    page.sees(".outcome.superseded").await;
+    let second = eventually("the next draft", || async {
+        let reviews = app.get(&format!("/api/v1/reviews?run={run}&status=open")).await;
+        reviews["reviews"].as_array()?.first().cloned()
+    })
+    .await;
+    page.open(&format!("{}{}", app.url, path(&second))).await;
+    page.click(".bar button[value=approve]").await;
+    page.sees(".outcome.approved").await;
+    eventually("it being held", || async {
+        page.open(&format!("{}{}", app.url, path(&second))).await;
+        (page.eval("document.querySelector('.held button') !== null").await == true).then_some(())
+    })
+    .await;
+    looks_right(&mut page, "held").await;
+    page.on(DESKTOP).await;
+    let run_page = browser.page(DESKTOP).await;
+    run_page.open(&format!("{}/runs/{run}", app.url)).await;
+    run_page.sees(".waits button[value=call-back]").await;
+    run_page.picture("held-run").await;
+    page.click(".held button").await;
+    page.until("it being called back", "document.querySelector('.held') === null && document.querySelector('.outcome') !== null").await;
+    app.open_review(&run).await;
+    assert_eq!(browser.complaints(), [""; 0]);
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn the_link_of_a_mail_opens_the_page_and_decides_without_a_session_or_a_script() {
+    let post = crate::support::letters::post().await;
+    let (run, _, mail) = post.lead("01-lead-bakery.eml").await;
+    let browser = Browser::start().await;
+    let mut page = browser.page(DESKTOP).await;
+    page.open(&mail.link()).await;
+    page.sees(".bar button[value=approve]").await;
+    looks_right(&mut page, "link").await;
+    page.on(PHONE).await;
+    page.without_scripts().await;
+    page.open(&mail.link()).await;
+    page.sees(".bar button[value=approve]").await;
+    // A real browser sends what real browsers send from a page without a referrer.
+    page.click(".bar button[value=approve]").await;
+    page.sees(".outcome.approved").await;
+    page.picture("link-over").await;
+    assert!(page.text(".outcome").await.contains("owner via email link"));
+    post.app.run_that_is(&run, &["succeeded"]).await;
+    assert_eq!(browser.complaints(), [""; 0]);
+    post.app.stop().await;
+}

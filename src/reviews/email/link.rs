@@ -83,6 +83,12 @@ async fn behind(store: &Store, link: &LinkRow) -> Result<Behind, StoreError> {
     })
 }
 
+/// Whether a link alone decides nothing about this review: whoever holds it has to be known besides.
+#[must_use]
+pub fn asks_for_more(review: &ReviewRow) -> bool {
+    review.question.class() == RiskClass::High
+}
+
 /// Decides through the link with this secret, about what its holder has `seen`; `signed_in` is whether he is
 /// known as the owner besides.
 ///
@@ -106,7 +112,7 @@ pub async fn act(
     if seen != Some(link.digest) {
         return Err(LinkRefusal::Changed);
     }
-    if review.question.class() == RiskClass::High && !signed_in {
+    if asks_for_more(&review) && !signed_in {
         return Err(LinkRefusal::SignIn);
     }
     if !store.use_link(hash).await? {

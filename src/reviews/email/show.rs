@@ -4,7 +4,7 @@
 
 use serde_json::Value;
 
-use crate::domain::text::is_treacherous;
+use crate::domain::text;
 
 /// The longest line, characters: mail is read in narrow windows.
 const LINE: usize = 96;
@@ -70,14 +70,7 @@ fn cut(text: &str) -> usize {
 
 /// The same with everything treacherous written out, and no address of the web left whole.
 fn visible(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for char in text.chars() {
-        match char {
-            '\t' => shown.push_str("    "),
-            char if is_treacherous(char) => shown.push_str(&format!("⟨U+{:04X}⟩", u32::from(char))),
-            char => shown.push(char),
-        }
-    }
+    let shown = text::visible(text).replace('\t', "    ");
     shown.replace("://", "[:]//").replace("www.", "www[.]").replace("WWW.", "WWW[.]")
 }
 
@@ -118,6 +111,7 @@ pub fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::text::is_treacherous;
     use proptest::prelude::*;
     use serde_json::json;
 

@@ -15,6 +15,7 @@ use crate::domain::event::Verdict;
 use crate::domain::ids::{ReviewId, RunId};
 use crate::domain::label::Label;
 use crate::domain::risk::RiskClass;
+use crate::domain::text::visible;
 use crate::reviews::decide::fitting;
 use crate::reviews::slack::form::Form;
 use crate::reviews::slack::kit::{
@@ -22,7 +23,7 @@ use crate::reviews::slack::kit::{
     rich, section, weight, words,
 };
 use crate::reviews::slack::limits;
-use crate::reviews::slack::text::{cost, cut, escape, line, plain, short, visible};
+use crate::reviews::slack::text::{cost, cut, escape, line, plain, short};
 use crate::store::reviews::ReviewRow;
 
 /// Reasons that are shown.
@@ -33,6 +34,10 @@ const PARAMS: usize = 12;
 const ARTIFACTS: usize = 6;
 /// One reason, bytes.
 const REASON: usize = 300;
+/// Tags of the risk that are named; all of them stand on the page.
+const TAGS: usize = 6;
+/// One of them, bytes.
+const TAG: usize = 40;
 /// A name, bytes.
 const NAME: usize = 100;
 /// What a value's block takes besides the value and its name, bytes.
@@ -227,7 +232,9 @@ fn small_print(review: &ReviewRow, look: &Look) -> Value {
 fn about(review: &ReviewRow) -> String {
     let digest: String = review.digest.to_string().chars().take(12).collect();
     let step = bounded(&line(&review.step.0), NAME);
-    format!("{} risk · {step} · {digest}", review.question.class().as_str())
+    let tags = review.question.risk.iter().flat_map(|risk| &risk.tags).take(TAGS);
+    let tags: String = tags.map(|tag| format!(", {}", bounded(&line(tag).replace('_', " "), TAG))).collect();
+    format!("{} risk{tags} · {step} · {digest}", review.question.class().as_str())
 }
 
 /// One button per verdict that the question takes. Without having seen the whole of it, approving asks back,
@@ -288,6 +295,15 @@ pub fn editable(review: &ReviewRow) -> impl Iterator<Item = (&str, &str)> {
         .take(PARAMS)
 }
 
+/// Whose words a value is, where they are not the owner's.
+fn origin(label: Label) -> &'static str {
+    match label {
+        Label::Untrusted => " (from outside)",
+        Label::Model => " (written by a model)",
+        Label::Owner | Label::System => "",
+    }
+}
+
 /// The values of a review that are shown, in order.
 struct Values {
     rows: Vec<(String, String)>,
@@ -300,15 +316,13 @@ impl Values {
         let question = &review.question;
         let params = question.action.iter().flat_map(|action| {
             action.params.as_object().into_iter().flatten().map(|(name, value)| {
-                (bounded(&format!("{} · {}", line(&action.action), line(name)), NAME), plain(value))
+                let origin = question.labels.get(name).map_or("", |label| origin(*label));
+                let name = bounded(&format!("{} · {}", line(&action.action), line(name)), NAME);
+                (format!("{name}{origin}"), plain(value))
             })
         });
         let artifacts = question.artifacts.iter().map(|artifact| {
-            let origin = match artifact.label {
-                Label::Untrusted => " (from outside)",
-                Label::Model => " (written by a model)",
-                Label::Owner | Label::System => "",
-            };
+            let origin = origin(artifact.label);
             (format!("{}{origin}", bounded(&line(&artifact.title), NAME)), plain(&artifact.value))
         });
         let all = (params.clone().count(), artifacts.clone().count());

@@ -3,13 +3,14 @@
 use serde_json::Value;
 
 use crate::domain::risk::RiskClass;
+use crate::domain::text::visible;
 use crate::reviews::digest::DayDigest;
 use crate::reviews::slack::blocks::{Look, Message};
 use crate::reviews::slack::kit::{
     actions, bold, bounded, bullets, button, context, header, link, preformatted, rich, section, words,
 };
 use crate::reviews::slack::limits;
-use crate::reviews::slack::text::{cut, escape, line, short, visible};
+use crate::reviews::slack::text::{cut, escape, line, short};
 use crate::store::digest::Count;
 use crate::store::notices::NoticeRow;
 

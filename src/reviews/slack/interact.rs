@@ -9,12 +9,12 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::domain::event::Verdict;
+use crate::domain::text::visible;
 use crate::reviews::decide::{DecideRefusal, decide};
 use crate::reviews::slack::api::{Fault, Place};
 use crate::reviews::slack::blocks::{Fit, Handle, ask, closed, editable, outcome};
 use crate::reviews::slack::form::{self, Form};
 use crate::reviews::slack::payload::{Payload, Press, View};
-use crate::reviews::slack::text::visible;
 use crate::reviews::slack::{Slack, day, modal};
 use crate::store::reviews::ReviewRow;
 

@@ -3,8 +3,9 @@
 
 use serde_json::{Value, json};
 
+use crate::domain::text::visible;
 use crate::reviews::slack::limits;
-use crate::reviews::slack::text::{cut, line, short, visible};
+use crate::reviews::slack::text::{cut, line, short};
 
 /// A text that Slack does not read.
 #[must_use]

@@ -33,13 +33,14 @@ use crate::config::channels;
 use crate::config::secret::Secret;
 use crate::domain::ladder::ChannelName;
 use crate::domain::notice::{NoticeKind, Severity};
+use crate::domain::text::visible;
 use crate::orchestrator::door::Door;
 use crate::reviews::channel::{Channel, Letter, Says, Trouble};
 use crate::reviews::digest::gather;
 use crate::reviews::slack::api::{Api, Fault, Place};
 use crate::reviews::slack::blocks::{Fit, Look, Message};
 use crate::reviews::slack::kit::{link, rich, section, words};
-use crate::reviews::slack::text::{escape, visible};
+use crate::reviews::slack::text::escape;
 use crate::store::notices::News;
 use crate::store::reviews::ReviewRow;
 

@@ -7,6 +7,7 @@
 //! that use joiners lose a hint about letter forms.
 
 use super::MAX_BODY;
+use crate::domain::text::is_treacherous;
 
 /// The body as it is kept: LF lines without trailing white space, at most [`MAX_BODY`]
 /// characters; and whether something was cut off.
@@ -41,13 +42,5 @@ pub(super) fn line(raw: &str, limit: usize) -> String {
 }
 
 fn is_kept(ch: char) -> bool {
-    let unseen = matches!(ch,
-        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{180b}'..='\u{180f}' // soft hyphen, joiners, marks
-        | '\u{115f}' | '\u{1160}' | '\u{3164}' | '\u{ffa0}' // Hangul fillers
-        | '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{206f}' | '\u{feff}' // zero width, isolates
-        | '\u{202a}'..='\u{202e}' // direction overrides
-        | '\u{fe00}'..='\u{fe0f}' | '\u{fff0}'..='\u{fffb}' // variation selectors, annotations
-        | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}' // musical and tag characters
-    );
-    !ch.is_control() && !unseen
+    !is_treacherous(ch) && !matches!(ch, '\u{fe00}'..='\u{fe0f}') // variation selectors
 }

@@ -29,7 +29,7 @@
     if (target.matches("summary")) {
       const panel = target.parentElement;
       panel.open = true;
-      const field = panel.querySelector("[data-edit], [data-reject]");
+      const field = panel.querySelector("textarea, input:not([type=hidden]), select, button");
       (field || target).focus();
     } else if (target.matches("button")) {
       target.focus(); // Enter decides, not a single key
