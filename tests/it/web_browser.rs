@@ -324,7 +324,11 @@ async fn beside_yes_and_no_a_page_takes_words_a_pause_and_second_thoughts() {
     run_page.sees(".waits button[value=call-back]").await;
     run_page.picture("held-run").await;
     page.click(".held button").await;
-    page.until("it being called back", "document.querySelector('.held') === null && document.querySelector('.outcome') !== null").await;
+    page.until(
+        "it being called back",
+        "document.querySelector('.held') === null && document.querySelector('.outcome') !== null",
+    )
+    .await;
     app.open_review(&run).await;
     assert_eq!(browser.complaints(), [""; 0]);
     app.stop().await;
