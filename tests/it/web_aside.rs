@@ -26,7 +26,8 @@ pub fn path(review: &Value) -> String {
 async fn send(visitor: &Visitor, path: &str, fields: &[(&str, &str)]) -> Seen {
     let seen = visitor.get(path).await;
     let csrf = seen.field("csrf");
-    let digest = seen.body.contains("name=\"digest\"").then(|| seen.field("digest")).unwrap_or_default();
+    let has_digest = seen.body.contains("name=\"digest\"");
+    let digest = if has_digest { seen.field("digest") } else { String::new() };
     let hidden = [("csrf", csrf.as_str()), ("digest", digest.as_str())];
     visitor.post(path, &[&hidden[..], fields].concat()).await
 }
