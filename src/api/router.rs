@@ -5,8 +5,8 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{delete, get, post};
 
 use crate::api::{
-    ApiState, asides, audit, auth, calls, control, events, guard, health, hooks, memory, metrics,
-    models, notices, policy, problem, reviews, runs, schedules, sign_in, slack, spend, watch, workflows,
+    ApiState, asides, audit, auth, calls, control, events, guard, health, hooks, memory, metrics, models,
+    notices, policy, problem, reviews, runs, schedules, sign_in, slack, spend, watch, workflows,
 };
 
 /// Everything that Steward serves, with the `pages` of the web inbox. Every route asks for what [`auth::gate`]

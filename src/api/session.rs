@@ -159,7 +159,7 @@ impl Web {
     /// # Errors
     /// 403.
     pub fn same_origin(&self, headers: &HeaderMap) -> Result<(), Problem> {
-        self.from_us(headers, header(headers, ORIGIN.as_str())?)
+        self.admits(headers, header(headers, ORIGIN.as_str())?)
     }
 
     /// The same for a form of a page that tells nobody its address (`no-referrer`): browsers send `null` as its
@@ -169,10 +169,10 @@ impl Web {
     /// 403.
     pub fn same_origin_or_none(&self, headers: &HeaderMap) -> Result<(), Problem> {
         let origin = header(headers, ORIGIN.as_str())?.filter(|origin| *origin != "null");
-        self.from_us(headers, origin)
+        self.admits(headers, origin)
     }
 
-    fn from_us(&self, headers: &HeaderMap, origin: Option<&str>) -> Result<(), Problem> {
+    fn admits(&self, headers: &HeaderMap, origin: Option<&str>) -> Result<(), Problem> {
         let refused = || Err(Problem::new(Kind::Forbidden, "this form was not sent from a page of Steward"));
         if let Some(site) = header(headers, "sec-fetch-site")?
             && site != "same-origin"

@@ -99,11 +99,7 @@ impl Said {
     /// A comment.
     #[must_use]
     pub fn of(comment: &CommentRow, clock: &Clock) -> Self {
-        Self {
-            by: Inert::line(&comment.by),
-            at: clock.when(comment.at),
-            text: Folded::new(&comment.text),
-        }
+        Self { by: Inert::line(&comment.by), at: clock.when(comment.at), text: Folded::new(&comment.text) }
     }
 }
 

@@ -60,9 +60,7 @@ pub(super) fn opens_nothing(behind: &Behind) -> Response {
             "What this link was about is not what is asked any more. A newer message has a link to it, and so \
              has the inbox.",
         ),
-        Behind::Expired => {
-            (StatusCode::GONE, "This link has expired", "What waits for you is in the inbox.")
-        }
+        Behind::Expired => (StatusCode::GONE, "This link has expired", "What waits for you is in the inbox."),
         Behind::Nothing | Behind::Open(_) | Behind::Over(_) => (
             StatusCode::NOT_FOUND,
             "This link opens nothing",

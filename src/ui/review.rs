@@ -210,7 +210,9 @@ pub(super) async fn call_back_of(
     match call_back(&state.door, effect, by).await {
         Ok(CalledBack::Back) => Ok(Called::Back),
         Ok(CalledBack::Told) => Ok(Called::Told),
-        Err(refusal @ CallBackRefusal::TooLate { .. }) => Ok(Called::TooLate(format!("Too late: {refusal}."))),
+        Err(refusal @ CallBackRefusal::TooLate { .. }) => {
+            Ok(Called::TooLate(format!("Too late: {refusal}.")))
+        }
         Err(refusal) => Err(refusal.into()),
     }
 }

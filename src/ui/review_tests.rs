@@ -67,7 +67,8 @@ fn said_in(row: &ReviewRow, fields: &[(&str, &str)]) -> Option<Verdict> {
 
 #[test]
 fn an_answer_is_text_where_text_is_asked_and_what_the_schema_says_everywhere_else() {
-    let answer = |form: &Value, text| said_in(&row("answer", form, "x"), &[("do", "answer"), ("answer", text)]);
+    let answer =
+        |form: &Value, text| said_in(&row("answer", form, "x"), &[("do", "answer"), ("answer", text)]);
     let answered = |answer: Value| Some(Verdict::Answered { answer });
     assert_eq!(answer(&json!({"type": "string"}), "a\r\nb"), answered(json!("a\nb")));
     assert_eq!(answer(&json!({"type": "string", "enum": ["again"]}), "0"), answered(json!("again")));
@@ -78,7 +79,8 @@ fn an_answer_is_text_where_text_is_asked_and_what_the_schema_says_everywhere_els
 #[test]
 fn a_form_that_says_neither_yes_nor_no_decides_nothing() {
     let row = row("approval", &Value::Null, "x");
-    for fields in [&[][..], &[("do", "")], &[("do", "expired")], &[("do", "answer")], &[("verdict", "approved")]]
+    for fields in
+        [&[][..], &[("do", "")], &[("do", "expired")], &[("do", "answer")], &[("verdict", "approved")]]
     {
         assert_eq!(said_in(&row, fields), None, "{fields:?}");
     }

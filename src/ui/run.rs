@@ -19,8 +19,8 @@ use crate::domain::ids::RunId;
 use crate::domain::money::Money;
 use crate::store::journal::read::JournalEntry;
 use crate::ui::dress::html;
-use crate::ui::home::effect_says;
 use crate::ui::facts::{Held, Tag};
+use crate::ui::home::effect_says;
 use crate::ui::page::Notice;
 use crate::ui::review::{Called, call_back_of, clock, to};
 use crate::ui::text::{Inert, Shown};
@@ -179,23 +179,12 @@ pub(super) async fn now(state: &ApiState, session: &Session, run: RunId) -> Resu
     live(state, session, run, ENTRIES).await
 }
 
-async fn live(
-    state: &ApiState,
-    session: &Session,
-    run: RunId,
-    entries: usize,
-) -> Result<RunLive, Problem> {
+async fn live(state: &ApiState, session: &Session, run: RunId, entries: usize) -> Result<RunLive, Problem> {
     let (view, journal) = state.run_view(run).await?;
     Ok(ready(view, &journal, &clock(state), entries, session.form_token()))
 }
 
-fn ready(
-    view: RunView,
-    journal: &[JournalEntry],
-    clock: &Clock,
-    shown: usize,
-    proof: String,
-) -> RunLive {
+fn ready(view: RunView, journal: &[JournalEntry], clock: &Clock, shown: usize, proof: String) -> RunLive {
     let events: Vec<(Event, Timestamp)> = journal
         .iter()
         .filter_map(|entry| {
@@ -298,7 +287,8 @@ fn wait_row(wait: &Wait, clock: &Clock) -> WaitRow {
         Wait::Resume { by } => (format!("You, to let it go on: held by {by}"), None),
         Wait::Dispatch { step, effect, at } => {
             let held = Held::at(effect.to_string(), step.as_str(), *at, clock);
-            let says = format!("{step} goes out {} ({}), unless you call it back", near(*at), held.goes.exact);
+            let says =
+                format!("{step} goes out {} ({}), unless you call it back", near(*at), held.goes.exact);
             return WaitRow { says: Inert::glimpse(&says, 300), href: None, held: Some(held) };
         }
         Wait::Work { step, does } => (format!("{step}: {does} is under way"), None),

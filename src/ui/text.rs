@@ -264,9 +264,14 @@ mod tests {
         let names = |fields: &[(Inert, Folded)]| -> Vec<String> {
             fields.iter().map(|(name, _)| name.to_string()).collect()
         };
-        assert!(matches!(&inside, Shown::Fields(fields) if names(fields) == ["last at", "last of"]), "{inside:?}");
+        assert!(
+            matches!(&inside, Shown::Fields(fields) if names(fields) == ["last at", "last of"]),
+            "{inside:?}"
+        );
         assert!(matches!(Shown::of(&json!({"deep": {"er": {"still": 1}}})), Shown::Code(_)));
-        assert!(matches!(Shown::of(&json!([{"a": 1}, {"b": 2}])), Shown::Groups(groups) if groups.len() == 2));
+        assert!(
+            matches!(Shown::of(&json!([{"a": 1}, {"b": 2}])), Shown::Groups(groups) if groups.len() == 2)
+        );
         assert!(matches!(Shown::of(&json!([{"a": 1}, [{"b": 2}]])), Shown::Code(_)));
         assert!(matches!(Shown::of(&json!(["a", "b"])), Shown::List(items) if items.len() == 2));
     }

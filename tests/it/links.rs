@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, redirect};
+use serde_json::json;
 use steward::api::session::form_token;
 use steward::domain::event::Verdict;
 use steward::domain::ladder::ChannelName;
@@ -89,7 +90,10 @@ async fn scanners_change_nothing_and_the_person_behind_them_decides_once() {
 
     // Whoever has the link now sees the outcome, and nothing can be done with it.
     let (status, shown) = page(&link).await;
-    assert!(status == 200 && shown.contains("<h2 id=\"outcome\">Approved</h2>") && !shown.contains("<form"), "{shown}");
+    assert!(
+        status == 200 && shown.contains("<h2 id=\"outcome\">Approved</h2>") && !shown.contains("<form"),
+        "{shown}"
+    );
     let again = press(&link, &[("do", "reject"), ("digest", &digest)]).await;
     assert_eq!(again.status(), StatusCode::CONFLICT);
     assert_eq!(post.status(&review).await, "approved");
@@ -157,7 +161,7 @@ async fn a_draft_that_changed_after_the_message_went_out_voids_its_link() {
 async fn a_high_risk_asks_for_more_than_a_link() {
     let post = post().await;
     let (run, review, mail) = post.lead(LEAD).await;
-    let grave = "update reviews set question = jsonb_set(question, '{risk}', '\"high\"')";
+    let grave = "update reviews set question = jsonb_set(question, '{risk,class}', '\"high\"')";
     by_hand(&post.app.store, grave).await;
     let (link, digest) = (mail.link(), review.digest.to_string());
     let (status, shown) = page(&link).await;
@@ -218,12 +222,15 @@ async fn a_link_opens_the_page_of_the_inbox_and_everything_on_it_but_the_rest_of
     assert_eq!(press(&link, &[("do", "snooze"), ("for", "hour")]).await.status(), StatusCode::SEE_OTHER);
     assert_eq!(press(&link, &[("do", "snooze"), ("for", "year")]).await.status(), StatusCode::BAD_REQUEST);
     let (_, shown) = page(&link).await;
-    assert!(shown.contains("&lt;b&gt;call&lt;/b&gt; them 1") && shown.contains("Left alone until"), "{shown}");
+    assert!(
+        shown.contains("&lt;b&gt;call&lt;/b&gt; them 1") && shown.contains("Left alone until"),
+        "{shown}"
+    );
     assert!(shown.contains("owner via email link"));
 
-    // Words for another draft need somebody who made the first: here nobody did, and it is not offered.
-    assert!(!shown.contains("value=\"respond\""));
-    let words = [("do", "respond"), ("words", "shorter"), ("digest", digest.as_str())];
+    // Words that say nothing are refused, and give the link back.
+    assert!(shown.contains("value=\"respond\""));
+    let words = [("do", "respond"), ("words", " "), ("digest", digest.as_str())];
     assert_eq!(press(&link, &words).await.status(), 422);
 
     // An edit is looked at first, which decides nothing, and uses nothing up.
@@ -254,6 +261,22 @@ async fn a_link_opens_the_page_of_the_inbox_and_everything_on_it_but_the_rest_of
     for fields in [[("do", "comment"), ("text", "late")], [("do", "snooze"), ("for", "hour")]] {
         assert_eq!(press(&link, &fields).await.status(), StatusCode::CONFLICT, "{fields:?}");
     }
+    post.app.stop().await;
+}
+
+#[tokio::test]
+async fn words_for_another_draft_are_said_through_a_link_once() {
+    let post = post().await;
+    let (run, review, mail) = post.lead(LEAD).await;
+    let (link, digest) = (mail.link(), review.digest.to_string());
+    let words = [("do", "respond"), ("words", "Shorter, please."), ("digest", digest.as_str())];
+    assert_eq!(press(&link, &words).await.status(), StatusCode::SEE_OTHER);
+    let said = post.app.store.review(review.id).await.unwrap().unwrap();
+    assert_eq!(said.verdict, Some(Verdict::Responded { words: "Shorter, please.".into() }));
+    let (_, shown) = page(&link).await;
+    assert!(shown.contains("Given back for another draft") && shown.contains("Shorter, please."), "{shown}");
+    assert_eq!(press(&link, &words).await.status(), StatusCode::CONFLICT);
+    assert_ne!(post.app.open_review(&run).await["id"], json!(review.id), "the owner is asked anew");
     post.app.stop().await;
 }
 

@@ -273,8 +273,6 @@ async fn a_review_shows_what_where_it_came_from_and_why_it_is_asked() {
         assert!(shown.contains(&format!(">{}</span>", html(&text(tag).replace('_', " ")))), "{tag}");
     }
     assert!(shown.contains(&html(&text(&whole["reversible"]))), "whether it can be taken back");
-    assert!(shown.contains("<h3>What is known of them") || shown.contains("<h3>what is known of them"), "{shown}");
-    assert!(shown.contains("<dt>mails sent</dt>"), "laid out as a person reads it: {shown}");
     assert!(shown.contains(&html(&text(&review["question"]["action"]["params"]["to"]))));
     assert_eq!(
         shown.matches("class=\"part\"").count() + shown.matches("class=\"part target\"").count(),
@@ -314,7 +312,9 @@ async fn without_a_script_a_letter_is_edited_looked_at_and_approved() {
     assert_eq!(row["verdict"]["params"]["body"], "Dear Nora,\nsee you on Friday.\nMara");
     let after = owner.get(&path).await.body;
     assert!(after.contains("Approved with changes") && after.contains("<ins>Friday</ins>"), "{after}");
-    assert!(!after.contains("name=\"do\""), "nothing is left to decide");
+    let words: Vec<&str> =
+        after.split("name=\"do\" value=\"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
+    assert_eq!(words, ["comment"], "nothing is left to decide");
     app.run_that_is(review["run"].as_str().unwrap(), &["succeeded"]).await;
     app.assert_chains_hold().await;
     app.stop().await;

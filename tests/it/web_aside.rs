@@ -26,7 +26,8 @@ pub fn path(review: &Value) -> String {
 async fn send(visitor: &Visitor, path: &str, fields: &[(&str, &str)]) -> Seen {
     let seen = visitor.get(path).await;
     let csrf = seen.field("csrf");
-    let digest = seen.body.contains("name=\"digest\"").then(|| seen.field("digest")).unwrap_or_default();
+    let has_digest = seen.body.contains("name=\"digest\"");
+    let digest = if has_digest { seen.field("digest") } else { String::new() };
     let hidden = [("csrf", csrf.as_str()), ("digest", digest.as_str())];
     visitor.post(path, &[&hidden[..], fields].concat()).await
 }
@@ -45,7 +46,10 @@ async fn a_comment_is_kept_and_shown_and_decides_nothing() {
     let said = send(&owner, &page, &[("do", "comment"), ("text", text)]).await;
     assert_eq!((said.status.as_u16(), said.header("location")), (303, page.as_str()));
     let shown = owner.get(&page).await.body;
-    assert!(shown.contains("Ask &lt;i&gt;Bea&lt;/i&gt; first.\n<span class=\"unseen\">U+202E</span>Then"), "{shown}");
+    assert!(
+        shown.contains("Ask &lt;i&gt;Bea&lt;/i&gt; first.\n<span class=\"unseen\">U+202E</span>Then"),
+        "{shown}"
+    );
     let kept = row(&app, &review).await;
     assert_eq!((&kept["status"], &kept["comments"][0]["by"]), (&json!("open"), &json!("owner via web")));
     let long = "x".repeat(10_001);
@@ -98,13 +102,19 @@ async fn words_give_a_draft_back_to_its_agent_and_the_new_one_is_asked_about() {
     let first = app.open_review(&run).await;
     let (page, owner) = (path(&first), Visitor::signed_in(&app).await);
     let shown = owner.get(&page).await.body;
-    assert!(shown.contains("name=\"do\" value=\"respond\"") && shown.contains(">from a model</span>"), "{shown}");
+    assert!(
+        shown.contains("name=\"do\" value=\"respond\"") && shown.contains(">from a model</span>"),
+        "{shown}"
+    );
     assert!(shown.contains("letter 1") && shown.contains("until then you can call it back"), "{shown}");
     assert_eq!(send(&owner, &page, &[("do", "respond"), ("words", " ")]).await.status, 422);
     let said = send(&owner, &page, &[("do", "respond"), ("words", "Mention <b>tea</b>.")]).await;
     assert_eq!(said.status, 303, "{}", said.body);
     let after = owner.get(&page).await.body;
-    assert!(after.contains("Given back for another draft") && after.contains("Mention &lt;b&gt;tea"), "{after}");
+    assert!(
+        after.contains("Given back for another draft") && after.contains("Mention &lt;b&gt;tea"),
+        "{after}"
+    );
     let second = eventually("the next draft", || async {
         let reviews = app.get(&format!("/api/v1/reviews?run={run}&status=open")).await;
         reviews["reviews"].as_array()?.iter().find(|review| review["id"] != first["id"]).cloned()
@@ -164,7 +174,8 @@ async fn what_is_known_of_them_is_laid_out_for_a_person() {
     let review = app.open_review(&run).await;
     let owner = Visitor::signed_in(&app).await;
     let shown = owner.get(&path(&review)).await.body;
-    for part in ["<h3>who gets it", "<h3>what is known of them", "<dt>mails sent</dt>", "<dt>in policy</dt>"] {
+    for part in ["<h3>who gets it", "<h3>what is known of them", "<dt>mails sent</dt>", "<dt>in policy</dt>"]
+    {
         assert!(shown.contains(part), "{part}: {shown}");
     }
     app.stop().await;

@@ -299,7 +299,13 @@ async fn beside_yes_and_no_a_page_takes_words_a_pause_and_second_thoughts() {
     page.sees(".notice.snoozed").await;
     page.eval("document.querySelectorAll('details.panel').forEach((one) => { one.open = true; })").await;
     looks_right(&mut page, "aside").await;
-    page.on(DESKTOP).await;
+    for screen in [PHONE.dark(), DESKTOP] {
+        page.on(screen).await;
+        page.eval("document.querySelector('.artifacts').scrollIntoView()").await;
+        page.picture("aside-known").await;
+        page.eval("document.getElementById('respond').scrollIntoView()").await;
+        page.picture("aside-panels").await;
+    }
     page.click("#words").await;
     page.write("Shorter, please.").await;
     page.click("#respond button[value=respond]").await;
@@ -314,7 +320,7 @@ async fn beside_yes_and_no_a_page_takes_words_a_pause_and_second_thoughts() {
     page.sees(".outcome.approved").await;
     eventually("it being held", || async {
         page.open(&format!("{}{}", app.url, path(&second))).await;
-        (page.eval("document.querySelector('.held button') !== null").await == true).then_some(())
+        (page.eval("document.querySelector('.goes button') !== null").await == true).then_some(())
     })
     .await;
     looks_right(&mut page, "held").await;
@@ -323,8 +329,12 @@ async fn beside_yes_and_no_a_page_takes_words_a_pause_and_second_thoughts() {
     run_page.open(&format!("{}/runs/{run}", app.url)).await;
     run_page.sees(".waits button[value=call-back]").await;
     run_page.picture("held-run").await;
-    page.click(".held button").await;
-    page.until("it being called back", "document.querySelector('.held') === null && document.querySelector('.outcome') !== null").await;
+    page.click(".goes button").await;
+    page.until(
+        "it being called back",
+        "document.querySelector('.goes') === null && document.querySelector('.outcome') !== null",
+    )
+    .await;
     app.open_review(&run).await;
     assert_eq!(browser.complaints(), [""; 0]);
     app.stop().await;
