@@ -19,6 +19,7 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use ractor::{Actor, ActorRef};
 use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_postgres::Config;
@@ -310,23 +311,32 @@ fn lease_length() -> Result<Duration> {
     })
 }
 
-/// Ready when the process is asked to stop: Ctrl-C or SIGTERM.
-pub async fn asked_to_stop() {
-    let interrupt = tokio::signal::ctrl_c();
-    let terminate = async {
-        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-            Ok(mut signal) => {
-                signal.recv().await;
-            }
-            Err(error) => {
-                tracing::warn!(%error, "SIGTERM cannot be heard");
-                std::future::pending::<()>().await;
-            }
+/// Ready when the process is asked to stop: Ctrl-C or SIGTERM. It listens from the call on, not from the first
+/// wait: whoever is told that the service is up may ask at once.
+pub fn asked_to_stop() -> impl Future<Output = ()> {
+    let (mut interrupt, mut terminate) = (heard(SignalKind::interrupt()), heard(SignalKind::terminate()));
+    async move {
+        tokio::select! {
+            () = asked(&mut interrupt) => {}
+            () = asked(&mut terminate) => {}
         }
-    };
-    tokio::select! {
-        _ = interrupt => {}
-        () = terminate => {}
+    }
+}
+
+fn heard(kind: SignalKind) -> Option<Signal> {
+    match signal(kind) {
+        Ok(signal) => Some(signal),
+        Err(error) => {
+            tracing::warn!(%error, signal = kind.as_raw_value(), "a signal cannot be heard");
+            None
+        }
+    }
+}
+
+async fn asked(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
     }
 }
 

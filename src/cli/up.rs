@@ -31,8 +31,9 @@ pub async fn up(args: UpArgs) -> Result<(), Fail> {
         progress: Box::new(out::note),
     };
     let service = Service::start(options).await?;
+    let asked = asked_to_stop();
     out::line(&format!("steward is up at {} (Ctrl-C stops it)", service.url()))?;
     let link = service.sign_in_link().await?;
     out::line(&format!("sign in: {} (once, within 15 minutes; `steward login` makes another)", link.url))?;
-    Ok(service.run_until(asked_to_stop()).await?)
+    Ok(service.run_until(asked).await?)
 }
