@@ -4,7 +4,7 @@
 //! - [`auth`]: who may come in, and the few doors without a key; [`guard`]: time, load and panics;
 //! - [`session`]: who is signed in to the pages, and whose form is ours;
 //! - [`extract`]: bodies and queries; [`problem`]: every error, RFC 9457; [`page`]: cursors;
-//! - `sign_in`: links into the pages; `links`: what mailed links open, `link_page` what it looks like;
+//! - `sign_in`: links into the pages;
 //! - `watch`: a run as it happens;
 //! - `runs` with `control`, `reviews` with `asides`, `events`, `notices`, `policy`, `schedules`, `spend`, `memory`,
 //!   `models`, `calls`, `audit`, `workflows`, `metrics`, `hooks`, `slack`, `health`: one file per resource;
