@@ -75,9 +75,9 @@ pub(super) async fn review(
     Extension(session): Extension<Session>,
     Path(review): Path<String>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
-    let what = What::Review(id(&review, Kind::UnknownReview)?);
-    let seen = look(&state, &session, what).await?;
-    watch(state, session, what, seen)
+    // A page that watches showed an open review, whatever has become of it since.
+    let seen = ReviewLive { status: None, by: None }.render().map_err(Problem::internal)?;
+    watch(state, session, What::Review(id(&review, Kind::UnknownReview)?), Some(seen))
 }
 
 fn watch(

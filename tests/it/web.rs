@@ -5,7 +5,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::visitor::Visitor;
-use crate::support::{App, app, app_with, example_email};
+use crate::support::{App, PATIENCE, app, app_with, example_email};
 
 /// A workflow that proposes a mail to whoever is named, about whatever is said.
 const WORKFLOW: &str = "\
@@ -449,4 +449,22 @@ async fn a_problem_is_a_page_for_a_person_and_json_for_a_program() {
     let json = request.send().await.unwrap();
     assert_eq!(json.headers()["content-type"], "application/problem+json");
     app.stop().await;
+}
+
+#[tokio::test]
+async fn who_begins_to_watch_a_review_after_it_was_decided_hears_of_it_too() {
+    let app = letters().await;
+    let visitor = Visitor::signed_in(&app).await;
+    let review = letter(&app, "news", "b").await;
+    // The page was shown while the review was open, and its script came late.
+    let yes = json!({"verdict": "approved", "digest": review["digest"]});
+    app.post(&format!("/api/v1{}/decision", page(&review)), yes).await;
+    let path = format!("{}/live", page(&review));
+    let mut response = visitor.request(Method::GET, &path).send().await.unwrap();
+    let mut said = String::new();
+    while !said.contains("owner via api") {
+        let chunk = tokio::time::timeout(PATIENCE, response.chunk()).await.expect("something in time");
+        said.push_str(std::str::from_utf8(&chunk.unwrap().expect("it goes on")).unwrap());
+    }
+    assert!(said.contains("approved"), "{said}");
 }
