@@ -46,7 +46,7 @@ create index edits_of on edits (workflow, version, action);
 create index edits_run_id on edits (run_id);
 create index reviews_edited on reviews (decided_at) where status = 'edited';
 
--- As before (V18), and what was said about its reviews goes with a run; of edits only the tally stays.
+-- As before (V6), and what was sent and said about its reviews goes with a run; of edits only the tally stays.
 create or replace function remove_runs(wanted uuid[], expired timestamptz[], moment timestamptz)
 returns setof uuid language plpgsql as $$
 declare

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::config::channels::Channels;
 use crate::domain::ladder::ChannelName;
@@ -29,6 +29,10 @@ use crate::store::notices::News;
 
 /// The longest sleep: other nodes write too.
 const POLL: Duration = Duration::from_secs(1);
+
+/// The shortest time between two rounds: thousands of runs a second that end must not become thousands of rounds.
+/// The first hint after a pause is followed at once.
+const PACE: Duration = Duration::from_millis(100);
 
 /// How long one message may take on its way; a mail server thinks about it for a while.
 const ON_ITS_WAY: Duration = Duration::from_secs(30);
@@ -85,10 +89,14 @@ impl Courier {
 impl Desk {
     async fn work(self: Arc<Self>) {
         let mut moved = self.engine.moved.subscribe();
+        let mut escalated: Option<Instant> = None;
         loop {
+            let begun = Instant::now();
+            let escalates = escalated.is_none_or(|at| at.elapsed() >= POLL);
+            escalated = if escalates { Some(begun) } else { escalated };
             // A task of its own: a crash must not end the courier.
             let round = self.clone();
-            match tokio::spawn(async move { round.round().await }).await {
+            match tokio::spawn(async move { round.round(escalates).await }).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
                     tracing::warn!(%error, "the owner could not be told; the next look comes in a second");
@@ -112,11 +120,12 @@ impl Desk {
                 () = self.engine.news.notified() => {}
                 () = tokio::time::sleep(POLL) => {}
             }
+            tokio::time::sleep_until(begun + PACE).await;
         }
     }
 
-    /// Does everything there is to do now.
-    async fn round(&self) -> Result<(), StoreError> {
+    /// Does everything there is to do now; what is only found by looking for it, when it `escalates`.
+    async fn round(&self, escalates: bool) -> Result<(), StoreError> {
         if self.engine.lease.surely().is_none() {
             return Ok(()); // the others do it meanwhile
         }
@@ -126,9 +135,11 @@ impl Desk {
             let climb = standing.climb(&ladder, self.engine.now(), self.config.quiet.as_ref(), &self.zone);
             store.climb(standing.review.id, standing.rung, &climb).await?;
         }
-        escalate::look(&self.engine).await?;
+        if escalates {
+            escalate::look(&self.engine).await?;
+            self.digest(self.engine.now()).await?;
+        }
         store.tell_notices(&self.by_severity()).await?;
-        self.digest(self.engine.now()).await?;
         loop {
             let taken = store.take_messages(&self.names, HOLD, AT_ONCE).await?;
             let over = store.take_messages_to_close(&self.names, HOLD, AT_ONCE).await?;
