@@ -13,6 +13,7 @@ use crate::api::extract;
 use crate::api::problem::{Kind, Problem};
 use crate::api::session::{Form, Session, form_token};
 use crate::domain::digest::Digest;
+use crate::reviews::email::link::{self, Behind};
 
 /// Paths that take no token: health, which says nothing worth hiding.
 pub const OPEN: [&str; 2] = ["/livez", "/readyz"];
@@ -43,6 +44,9 @@ pub const CLI_AGENT: &str = "steward-cli";
 
 /// The largest form: an edit may have a megabyte, of which percent-encoding makes three.
 const MAX_FORM: usize = 4 * 1024 * 1024;
+
+/// The largest form of somebody who has shown nothing yet: a secret and a button.
+const SMALL_FORM: usize = 16 * 1024;
 
 /// What a path asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -101,9 +105,9 @@ pub(super) async fn require(State(state): State<ApiState>, request: Request, nex
         Gate::Token => with_token(&state, request).map_err(IntoResponse::into_response),
         Gate::Visitor => match state.web.same_origin(request.headers()) {
             Err(refused) if changes(&request) => Err(refused.into_response()),
-            _ => with_form(request, |_| Ok(())).await,
+            _ => with_form(request, SMALL_FORM, |_| Ok(())).await,
         },
-        Gate::Mailed => with_form(request, |_| Ok(())).await,
+        Gate::Mailed => with_form(request, SMALL_FORM, |_| Ok(())).await,
         Gate::Link => with_link(&state, request).await,
         Gate::Session => with_session(&state, request).await,
     };
@@ -141,20 +145,22 @@ async fn with_session(state: &ApiState, mut request: Request) -> Result<Request,
     }
     request.extensions_mut().insert(Caller { channel: "web" });
     request.extensions_mut().insert(session.clone());
-    with_form(request, |form| form.proves(&session.form_token())).await
+    with_form(request, MAX_FORM, |form| form.proves(&session.form_token())).await
 }
 
 /// Its page is shown to whoever has the link. A form of it proves by its token that it comes from that page;
 /// by the token of a session, that it comes from the page as the owner was shown it, signed in. A cookie alone
 /// makes nobody the owner here.
 async fn with_link(state: &ApiState, mut request: Request) -> Result<Request, Response> {
-    let refused = IntoResponse::into_response;
+    let refused = |problem: Problem| problem.into_response();
     let named = Session::of(request.headers(), &state.web);
     let mut session = good(state, named).await.map_err(refused)?;
     let secret = request.uri().path().strip_prefix(LINK).unwrap_or_default().to_owned();
     if changes(&request) {
         state.web.same_origin_or_none(request.headers()).map_err(refused)?;
-        request = with_form(request, |form| {
+        let behind = link::look(state.store(), &secret).await.map_err(|error| refused(error.into()))?;
+        let longest = if behind == Behind::Nothing { SMALL_FORM } else { MAX_FORM };
+        request = with_form(request, longest, |form| {
             session = session.take().filter(|session| form.proves(&session.form_token()).is_ok());
             match session {
                 Some(_) => Ok(()),
@@ -173,10 +179,11 @@ fn changes(request: &Request) -> bool {
     request.method() != Method::GET && request.method() != Method::HEAD
 }
 
-/// Reads the form of a request that would change something, and has it prove where it comes from. A handler
+/// Reads the form of a request that would change something, of at most `longest` bytes, and has it prove where it comes from. A handler
 /// finds it in the request's extensions: without the proof no handler ever sees it.
 async fn with_form(
     request: Request,
+    longest: usize,
     proves: impl FnOnce(&Form) -> Result<(), Problem> + Send,
 ) -> Result<Request, Response> {
     if !changes(&request) {
@@ -184,7 +191,7 @@ async fn with_form(
     }
     let refused = IntoResponse::into_response;
     let (mut parts, body) = request.into_parts();
-    let bytes = extract::read(&parts.headers, body, MAX_FORM).await.map_err(refused)?;
+    let bytes = extract::read(&parts.headers, body, longest).await.map_err(refused)?;
     let form = Form::parse(&bytes);
     proves(&form).map_err(refused)?;
     parts.extensions.insert(form);

@@ -105,12 +105,6 @@ impl Web {
         self.page(&format!("/sign-in?link={link}"))
     }
 
-    /// Whether the pages are served over TLS.
-    #[must_use]
-    pub fn is_secure(&self) -> bool {
-        self.secure
-    }
-
     /// The cookie that begins a session. `Lax`: a link in a mail opens a page, and no form of another site
     /// posts with it.
     #[must_use]

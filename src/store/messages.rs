@@ -289,21 +289,6 @@ impl Store {
         client.execute(&statement, &[&message.0]).await?;
         Ok(())
     }
-
-    /// When the courier has something to do next: a review to tell of, or a message that is due.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn next_message(&self) -> Result<Option<Timestamp>, StoreError> {
-        let client = self.client().await?;
-        let statement = client
-            .prepare_cached(
-                "select least((select min(tell_at) from reviews where status = 'open' and tell_at is not null),
-                              (select min(due_at) from messages_out where status = 'due'))",
-            )
-            .await?;
-        Ok(client.query_one(&statement, &[]).await?.get(0))
-    }
 }
 
 fn rung_column(rung: usize) -> i32 {

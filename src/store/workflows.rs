@@ -88,17 +88,6 @@ impl Store {
         let row = client.query_opt(statement, &[&workflow.as_str(), &number]).await?;
         row.as_ref().map(version_row).transpose()
     }
-
-    /// Which workflows have been seen here.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn workflow_names(&self) -> Result<Vec<WorkflowName>, StoreError> {
-        let client = self.client().await?;
-        let rows =
-            client.query("select distinct workflow from workflow_versions order by workflow", &[]).await?;
-        Ok(rows.iter().map(|row| WorkflowName(row.get(0))).collect())
-    }
 }
 
 fn version_row(row: &Row) -> Result<VersionRow, StoreError> {

@@ -108,8 +108,6 @@ impl Said {
 pub struct Held {
     /// Which.
     pub effect: String,
-    /// What kind of action.
-    pub action: Inert,
     /// When it goes out.
     pub goes: When,
 }
@@ -119,13 +117,13 @@ impl Held {
     #[must_use]
     pub fn of(effect: &EffectRow, clock: &Clock) -> Option<Self> {
         let at = effect.goes_at.filter(|_| effect.status == "proposed")?;
-        Some(Self::at(effect.id.to_string(), &effect.action, at, clock))
+        Some(Self::at(effect.id.to_string(), at, clock))
     }
 
     /// Of an effect that goes out at this moment.
     #[must_use]
-    pub fn at(effect: String, action: &str, at: Timestamp, clock: &Clock) -> Self {
-        Self { effect, action: Inert::line(action), goes: clock.when(at) }
+    pub fn at(effect: String, at: Timestamp, clock: &Clock) -> Self {
+        Self { effect, goes: clock.when(at) }
     }
 }
 

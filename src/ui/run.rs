@@ -286,7 +286,7 @@ fn wait_row(wait: &Wait, clock: &Clock) -> WaitRow {
         Wait::Run { run, .. } => ("Another run".to_owned(), Some(format!("/runs/{run}"))),
         Wait::Resume { by } => (format!("You, to let it go on: held by {by}"), None),
         Wait::Dispatch { step, effect, at } => {
-            let held = Held::at(effect.to_string(), step.as_str(), *at, clock);
+            let held = Held::at(effect.to_string(), *at, clock);
             let says =
                 format!("{step} goes out {} ({}), unless you call it back", near(*at), held.goes.exact);
             return WaitRow { says: Inert::glimpse(&says, 300), href: None, held: Some(held) };

@@ -3,14 +3,10 @@
 
 /// Blocks of a message.
 pub const BLOCKS: usize = 50;
-/// Blocks of a modal.
-pub const VIEW_BLOCKS: usize = 100;
 /// A header's text.
 pub const HEADER: usize = 150;
 /// A button's text, and that of an option.
 pub const BUTTON: usize = 75;
-/// A button's value.
-pub const VALUE: usize = 2000;
 /// Elements of a row of buttons.
 pub const ACTIONS: usize = 25;
 /// Elements of a context block.
