@@ -24,7 +24,8 @@ create table mail_keys (
     key bytea   not null constraint mail_keys_key check (length(key) = 32)
 );
 
--- What came in answer to a mail: each does at most one thing, however often it is delivered. What named a
+-- What came in answer to a mail: each is dealt with once, however often it
+-- is delivered; one that a crash interrupted, again. What named a
 -- review by a key that was no good, or was not proven to come from the owner, stands here and did nothing.
 create table mail_replies (
     -- SHA-256 of the signature that proves the sender, or of the whole mail where none does.

@@ -106,7 +106,6 @@ async fn look(engine: &Engine) -> Result<(), StoreError> {
         sweep(engine).await?;
     }
     forget_calls(engine).await?;
-    while store.keep_edits().await? > 0 {}
     let (made, dropped) = partitions::look_after(store.config(), store.database_time().await?).await?;
     for month in made {
         tracing::info!(month = %month.partition(), "made a partition for a month of the journal");
@@ -114,6 +113,7 @@ async fn look(engine: &Engine) -> Result<(), StoreError> {
     for month in dropped {
         tracing::info!(month = %month.partition(), "dropped an empty month of the journal");
     }
+    while store.keep_edits().await? > 0 {}
     Ok(())
 }
 

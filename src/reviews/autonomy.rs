@@ -128,7 +128,10 @@ impl Desk {
         }
         for workflow in engine.workflows() {
             let Some(row) = engine.current(&workflow) else { continue };
-            self.look_at(&workflow, &row, hasty).await?;
+            // What goes wrong with one workflow is no reason to leave the others alone.
+            if let Err(error) = self.look_at(&workflow, &row, hasty).await {
+                tracing::warn!(%workflow, %error, "whether a version has earned trust could not be looked at");
+            }
         }
         Ok(Seen { failed_undos, looked: Some(Instant::now()) })
     }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use jiff::Timestamp;
+use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::task::JoinHandle;
@@ -63,6 +64,8 @@ struct Desk {
     /// Channels that are known to work: of these nothing need be noted. What was before this start is not
     /// known.
     works: Mutex<BTreeSet<String>>,
+    /// The day whose digest is on its way.
+    digested: Mutex<Option<Date>>,
 }
 
 impl Courier {
@@ -75,7 +78,15 @@ impl Courier {
         channels: Vec<Arc<dyn Channel>>,
     ) -> Self {
         let names = channels.iter().map(|channel| channel.name()).collect();
-        let desk = Arc::new(Desk { engine, config, zone, channels, names, works: Mutex::default() });
+        let desk = Arc::new(Desk {
+            engine,
+            config,
+            zone,
+            channels,
+            names,
+            works: Mutex::default(),
+            digested: Mutex::default(),
+        });
         Self { work: tokio::spawn(desk.work()) }
     }
 
@@ -146,14 +157,12 @@ impl Desk {
             if taken.is_empty() && over.is_empty() {
                 return Ok(());
             }
-            let mut sending: FuturesUnordered<_> = taken.iter().map(|message| self.send(message)).collect();
-            while let Some(sent) = sending.next().await {
-                sent?;
-            }
-            let mut closing: FuturesUnordered<_> = over.iter().map(|message| self.close(message)).collect();
-            while let Some(closed) = closing.next().await {
-                closed?;
-            }
+            // All of them are seen through, whatever becomes of one: what got through has to be noted.
+            let sending: FuturesUnordered<_> = taken.iter().map(|message| self.send(message)).collect();
+            let sent: Vec<_> = sending.collect().await;
+            let closing: FuturesUnordered<_> = over.iter().map(|message| self.close(message)).collect();
+            let closed: Vec<_> = closing.collect().await;
+            sent.into_iter().chain(closed).collect::<Result<(), _>>()?;
         }
     }
 
@@ -166,10 +175,13 @@ impl Desk {
     async fn digest(&self, now: Timestamp) -> Result<(), StoreError> {
         let Some(digest) = &self.config.digest else { return Ok(()) };
         let here = now.to_zoned(self.zone.clone());
-        if here.time() < digest.at {
+        let is_sent = || *self.digested.lock().unwrap_or_else(PoisonError::into_inner) == Some(here.date());
+        if here.time() < digest.at || is_sent() {
             return Ok(());
         }
-        self.engine.store.send_digest(here.date(), &digest.channels).await
+        self.engine.store.send_digest(here.date(), &digest.channels).await?;
+        *self.digested.lock().unwrap_or_else(PoisonError::into_inner) = Some(here.date());
+        Ok(())
     }
 
     fn channel(&self, message: &MessageRow) -> Option<&dyn Channel> {
@@ -205,8 +217,8 @@ impl Desk {
 
     /// A channel that works again is told no longer as one that does not.
     async fn gets_through(&self, channel: &str) -> Result<(), StoreError> {
-        let known = self.works.lock().unwrap_or_else(PoisonError::into_inner).insert(channel.to_owned());
-        if known {
+        let newly = self.works.lock().unwrap_or_else(PoisonError::into_inner).insert(channel.to_owned());
+        if newly {
             self.engine.store.notice_over(NoticeKind::ChannelFailed, channel).await?;
         }
         Ok(())

@@ -248,24 +248,26 @@ async fn may_edit(door: &Door, row: &ReviewRow, params: &Value) -> Result<(), De
     let stage = engine.version(loaded.run.opened.version).await?.stage;
     let workflow = &loaded.run.opened.workflow;
     let mut facts = facts_again(proposal, workflow, stage, local_time(engine.now(), back::zone(engine)));
+    let lookup = |params: &Value| {
+        let action = Action { action: proposal.action.action.clone(), params: params.clone() };
+        let targets = targets(&action, action::spec(&action.action)?, &proposal.labels);
+        let (step, attempt, workflow) = (row.step.clone(), proposal.attempt, workflow.clone());
+        Some(Lookup { step, attempt, action: action.action, workflow, targets })
+    };
     // Whom the edit reaches may be somebody else: what was done before with them is looked up, and that this
     // is about to be done too is written down.
-    if let Some(spec) = action::spec(&proposal.action.action) {
-        let edited = Action { action: proposal.action.action.clone(), params: params.clone() };
-        let lookup = Lookup {
-            step: row.step.clone(),
-            attempt: proposal.attempt,
-            action: edited.action.clone(),
-            workflow: workflow.clone(),
-            targets: targets(&edited, spec, &proposal.labels),
-        };
+    if let Some(lookup) = lookup(params) {
         facts.history = Some(back::history(engine, row.run, &lookup, true).await?);
     }
     let (_, decision) = judge_edit(&engine.policy, proposal, params.clone(), &facts);
-    match decision.ruling {
-        Ruling::Deny => Err(DecideRefusal::Denied(decision.reasons)),
-        Ruling::Allow | Ruling::Review => Ok(()),
+    if decision.ruling < Ruling::Deny {
+        return Ok(());
     }
+    // What is about to be done is what was proposed, as before.
+    if let Some(lookup) = lookup(&proposal.action.params) {
+        back::history(engine, row.run, &lookup, true).await?;
+    }
+    Err(DecideRefusal::Denied(decision.reasons))
 }
 
 /// The owner's words need an agent that can heed them: said now, while the owner is there to choose

@@ -61,7 +61,7 @@ impl Store {
         let statement = client
             .prepare_cached(
                 "select id, title, question, opened_at, due_at, count(*) over () from reviews where status = 'open'
-                 order by array_position(array['high', 'medium', 'low'], coalesce(question ->> 'risk', 'medium')),
+                 order by array_position(array['high', 'medium', 'low'], coalesce(question -> 'risk' ->> 'class', 'medium')),
                           opened_at, id limit $1",
             )
             .await?;

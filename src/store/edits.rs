@@ -70,8 +70,8 @@ impl Store {
     /// Brings in the edits that were decided and are not kept yet; gives how many. Repeating it is harmless.
     ///
     /// # Errors
-    /// When the database does not answer or a review cannot be read.
-    pub async fn keep_edits(&self) -> Result<usize, StoreError> {
+    /// When the database does not answer.
+    pub async fn keep_edits(&self) -> Result<u64, StoreError> {
         let client = self.client().await?;
         let statement = client
             .prepare_cached(&format!(
@@ -90,8 +90,15 @@ impl Store {
                  on conflict on constraint edits_pk do nothing",
             )
             .await?;
+        let mut new = 0;
         for row in &rows {
-            let review = review_row(row)?;
+            let review = match review_row(row) {
+                Ok(review) => review,
+                Err(error) => {
+                    tracing::error!(%error, "what was changed in a draft cannot be kept");
+                    continue;
+                }
+            };
             let (Some(Verdict::Edited { params }), Some(action)) = (&review.verdict, &review.question.action)
             else {
                 continue;
@@ -103,7 +110,7 @@ impl Store {
             let (kept, gone, added) = (count(tally.kept), count(tally.gone), count(tally.added));
             let changes = json!(changes.into_iter().collect::<std::collections::BTreeMap<_, _>>());
             let (by, at) = (review.decided_by.unwrap_or_default(), review.decided_at);
-            client
+            new += client
                 .execute(
                     &keep,
                     &[
@@ -123,7 +130,7 @@ impl Store {
                 )
                 .await?;
         }
-        Ok(rows.len())
+        Ok(new)
     }
 
     /// Edits, the newest first, of one workflow or of all.

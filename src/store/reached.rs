@@ -22,8 +22,11 @@ const ABOUT_TO: SignedDuration = SignedDuration::from_mins(2);
 /// Effects that are counted at most: beyond that no rule cares, and nobody pays for looking.
 const MOST: i64 = 1_000;
 
-/// Not flushed: see the migration.
+/// What a step is about to do now stands for it, and nobody else it was about to reach before: an edit may have
+/// changed that. Not flushed: see the migration.
 const CLAIM: &str = "
+    with others as (
+        delete from reached where run_id = $1 and step = $2 and target <> all ($4))
     insert into reached (run_id, step, action, target, domain, at)
     select distinct on (t.target) $1::uuid, $2::text, $3::text, t.target, t.domain, $6::timestamptz
     from unnest($4::text[], $5::text[]) as t (target, domain)

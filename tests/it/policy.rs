@@ -170,3 +170,29 @@ async fn more_mails_to_one_address_than_the_owners_limit_are_held_back() {
     assert!(why.contains("One mail a day is enough (rule `flood`; needed: Wait until tomorrow)"), "{why}");
     app.stop().await;
 }
+
+#[tokio::test]
+async fn whom_an_edit_left_out_or_policy_denied_was_not_reached() {
+    let app = app_with(|workspace| {
+        let rule = "{ rule: never, action: email.send, when: params.to == \"never@client.example\", then: deny, because: Never. }";
+        std::fs::write(workspace.join("config/policy.yaml"), format!("rules:\n  - {rule}\n")).unwrap();
+    })
+    .await;
+    let (run, review, to) = waiting(&app, "01-lead-bakery.eml").await;
+    let edited = |to: &str| {
+        let mut params = review["question"]["action"]["params"].clone();
+        params["to"] = to.into();
+        json!({"verdict": "edited", "params": params})
+    };
+    let path = format!("/api/v1/reviews/{}/decision", review["id"].as_str().unwrap());
+    let (status, problem) = app.call(Method::POST, &path, Some(edited("never@client.example"))).await;
+    assert!(status.is_client_error() && problem.to_string().contains("rule `never`"), "{problem}");
+    assert_eq!(seen(&app, nobodys(), "never@client.example", false).await.day, 0);
+    assert_eq!(seen(&app, nobodys(), &to, false).await.day, 1, "it is still what would be done");
+
+    decide(&app, &review, edited("instead@other.example")).await;
+    app.run_that_is(&run, &["succeeded"]).await;
+    assert!(seen(&app, nobodys(), "instead@other.example", false).await.before);
+    assert_eq!(seen(&app, nobodys(), &to, false).await, Seen::default(), "nothing was ever sent there");
+    app.stop().await;
+}

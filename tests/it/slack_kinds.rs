@@ -11,6 +11,7 @@ use steward::domain::action::Repeat;
 use steward::domain::event::Verdict;
 use steward::domain::notice::{NoticeKind, Severity};
 use steward::domain::plan::EffectResult;
+use steward::domain::risk::RiskClass;
 use steward::domain::workflow::{ReviewStep, Step, StepKind};
 use steward::reviews::channel::Channel;
 use steward::reviews::courier::Courier;
@@ -141,8 +142,13 @@ async fn the_digest_has_what_waits_what_left_the_house_yesterday_its_cost_and_wh
         rig.becomes(run, "succeeded").await;
         by_hand(&rig.store, &format!("update effects set ended_at = '{at}' where run_id = '{run}'")).await;
     }
-    let waits = rig.open(None).await.run();
-    rig.becomes(waits, "waiting").await;
+    // What hangs most on comes first, however late it was asked.
+    for class in ["low", "high"] {
+        let waits = rig.open(None).await.run();
+        rig.becomes(waits, "waiting").await;
+        let set = format!("jsonb_set(question, '{{risk,class}}', '\"{class}\"')");
+        by_hand(&rig.store, &format!("update reviews set question = {set} where run_id = '{waits}'")).await;
+    }
     let cost = |day, cents: i64| {
         format!(
             "insert into spend_entries (id, attempt, model, accounts, day, reserved_micros, settled_micros, status,
@@ -162,7 +168,8 @@ async fn the_digest_has_what_waits_what_left_the_house_yesterday_its_cost_and_wh
     };
     rig.store.notice(&news).await.unwrap();
     let day = gather(&rig.store, today, &zone, "EUR").await.unwrap();
-    assert_eq!((day.of, day.waiting_total, day.waiting.len()), (yesterday, 1, 1));
+    assert_eq!((day.of, day.waiting_total, day.waiting.len()), (yesterday, 2, 2));
+    assert_eq!(day.waiting[0].risk, RiskClass::High);
     let sent: Vec<_> = day.went_out.iter().map(|it| (it.action.as_str(), it.target.as_str())).collect();
     assert_eq!(sent, [("http.request", "https://api.example/pay")]);
     assert_eq!(day.went_out_total[0].number, 1);
