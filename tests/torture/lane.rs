@@ -160,12 +160,16 @@ impl Lane {
             self.doing = format!("fault {} of {}: {fault:?}", number + 1, plan.len());
             self.inject(fault).await.with_context(|| self.doing.clone())?;
         }
-        "coming to rest after the last fault".clone_into(&mut self.doing);
-        self.village.close();
-        self.village.peers.calm();
         for node in 0..self.nodes.len() {
             self.ensure(node).await?;
         }
+        if !self.setup.honest {
+            "waiting for a lie".clone_into(&mut self.doing);
+            self.lie_told().await?;
+        }
+        "coming to rest after the last fault".clone_into(&mut self.doing);
+        self.village.close();
+        self.village.peers.calm();
         while customers.join_next().await.is_some() {}
         self.rest().await?;
         "the check".clone_into(&mut self.doing);
@@ -355,6 +359,18 @@ impl Lane {
         let Some(node) = self.nodes[node].take() else { return Ok(()) };
         self.village.shut_door(&node.url);
         node.stop().await
+    }
+
+    /// People stay until a receiver that lies was asked twice: however slow the machine, there is something to find.
+    async fn lie_told(&self) -> Result<()> {
+        let since = Instant::now();
+        while !self.village.peers.lied() {
+            if since.elapsed() > PROGRESS {
+                bail!("nobody asked a receiver that lies twice within {PROGRESS:?}");
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
     }
 
     /// I14: until every run has ended, something moves every thirty seconds.

@@ -47,8 +47,11 @@ struct Shared {
     happened: BTreeMap<(&'static str, String), u32>,
     /// Idempotency keys that were honoured.
     honoured: HashSet<String>,
-    /// Whether they are: a receiver that lies about it shows that the harness notices.
+    /// Whether they are: a receiver that lies about it shows that the harness notices. It always breaks
+    /// the line after the first of two requests, and does the second like the first.
     honest: bool,
+    /// How often something was done again under a key that was said to be honoured.
+    lies: u32,
     /// Out of a hundred requests so many go wrong.
     trouble: u32,
 }
@@ -60,6 +63,7 @@ impl Peers {
             happened: BTreeMap::new(),
             honoured: HashSet::new(),
             honest,
+            lies: 0,
             trouble: 25,
         }));
         let web = TcpListener::bind("127.0.0.1:0").await?;
@@ -98,12 +102,20 @@ impl Peers {
         self.with(|shared| shared.trouble = 0);
     }
 
+    /// Whether a receiver that lies did something twice.
+    pub fn lied(&self) -> bool {
+        self.with(|shared| shared.lies > 0)
+    }
+
     fn with<T>(&self, look: impl FnOnce(&mut Shared) -> T) -> T {
         look(&mut self.shared.lock().unwrap())
     }
 
-    fn fate(&self) -> Fate {
+    fn fate(&self, token: Option<&str>) -> Fate {
         self.with(|shared| {
+            if !shared.honest && token.is_some_and(|token| !shared.honoured.contains(token)) {
+                return Fate::CutAfter;
+            }
             if shared.dice.random_range(0..100) >= shared.trouble {
                 return Fate::Good;
             }
@@ -119,6 +131,9 @@ impl Peers {
     fn note(&self, action: &'static str, key: &str, token: Option<&str>) {
         self.with(|shared| {
             let new = token.is_none_or(|token| shared.honoured.insert(token.to_owned()));
+            if !new && !shared.honest {
+                shared.lies += 1;
+            }
             if new || !shared.honest {
                 *shared.happened.entry((action, key.to_owned())).or_default() += 1;
             }
@@ -131,7 +146,7 @@ async fn call(State(peers): State<Peers>, headers: HeaderMap, body: Bytes) -> ax
     let key = body["key"].as_str().unwrap_or("a request without a key").to_owned();
     let token = headers.get("idempotency-key").and_then(|token| token.to_str().ok());
     let done = json!({"done": key}).to_string();
-    match peers.fate() {
+    match peers.fate(token) {
         Fate::Good => peers.note("http.request", &key, token),
         Fate::Late(wait) => {
             peers.note("http.request", &key, token);
@@ -167,7 +182,7 @@ async fn serve_mail(stream: TcpStream, peers: &Peers) -> Option<()> {
             "EHLO" => "250-mail.test\r\n250 8BITMIME\r\n",
             "MAIL" | "RCPT" | "RSET" | "NOOP" => "250 ok\r\n",
             "DATA" => {
-                let fate = peers.fate();
+                let fate = peers.fate(None);
                 if matches!(fate, Fate::Refused) {
                     write.write_all(b"451 later\r\n").await.ok()?;
                     continue;
