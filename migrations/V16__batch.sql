@@ -29,6 +29,7 @@ create table batches (
     constraint batches_over check ((status = 'over') = (ended_at is not null))
 );
 create index batches_due on batches (look_at) where status <> 'over';
+create index batches_ended on batches (ended_at) where status = 'over';
 
 -- One call in it, or one that waits to go into one. It goes only when its run waits for it (`waits`): what
 -- nobody waits for is never sent.
@@ -66,6 +67,7 @@ alter table batch_calls alter column response set storage external;
 create index batch_calls_waiting on batch_calls (provider, remote, created_at) where batch is null and ended_at is null;
 create index batch_calls_in_batch on batch_calls (batch);
 create index batch_calls_run on batch_calls (run_id);
+create index batch_calls_ended on batch_calls (ended_at) where ended_at is not null;
 create index batch_calls_said on batch_calls (run_id) where request is not null;
 
 -- What a call read from the provider's own cache and what was set aside for it belong to what explains it.

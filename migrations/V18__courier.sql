@@ -33,13 +33,17 @@ create table notices (
 
 create unique index notices_standing on notices (kind, subject) where acknowledged_at is null and over_at is null;
 create index notices_untold on notices (first_at) where told_at is null;
+create index notices_last_at on notices (last_at desc, id desc);
+
+-- Those that are settled, by when they were: what the housekeeper clears.
+create index notices_settled on notices (greatest(acknowledged_at, over_at));
 
 -- A message to the owner over one channel. It is written before it is sent: a crash in between sends it
 -- again, under the same id.
 create table messages_out (
     id          uuid        not null constraint messages_out_pk primary key,
     review_id   uuid        constraint messages_out_review references reviews,
-    notice_id   uuid        constraint messages_out_notice references notices,
+    notice_id   uuid        constraint messages_out_notice references notices on delete cascade,
     channel     text        not null constraint messages_out_channel check (channel in ('slack', 'email')),
     kind        text        not null constraint messages_out_kind check (kind in ('ask', 'remind', 'notice', 'digest')),
     rung        integer     not null default 0,

@@ -44,6 +44,10 @@ create table edits (
 
 create index edits_of on edits (workflow, version, action);
 create index edits_run_id on edits (run_id);
+
+-- The newest ones, of all workflows and of one.
+create index edits_at on edits (at desc, review_id);
+create index edits_workflow_at on edits (workflow, at desc, review_id);
 create index reviews_edited on reviews (decided_at) where status = 'edited';
 
 -- As before (V6), and what was sent and said about its reviews goes with a run; of edits only the tally stays.

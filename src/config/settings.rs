@@ -45,6 +45,11 @@ pub struct Settings {
     #[serde(default = "ninety_days")]
     #[schemars(with = "String", extend("format" = "retention"))]
     pub calls: Keep,
+    /// How long a notice is kept once it was acknowledged or is over, such as `90d`, or `forever`; `90d` when
+    /// absent. One that stands is kept.
+    #[serde(default = "ninety_days")]
+    #[schemars(with = "String", extend("format" = "retention"))]
+    pub notices: Keep,
     /// How much is taken in at once.
     #[serde(default)]
     pub limits: Limits,

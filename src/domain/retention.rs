@@ -40,6 +40,15 @@ impl Keep {
             Self::For(span) => Some(span.after(finished)),
         }
     }
+
+    /// The moment before which something must have ended for its time to be up at `now`; `None` when it is kept
+    /// for good, or for so long that nothing can be as old.
+    #[must_use]
+    pub fn horizon(self, now: Timestamp) -> Option<Timestamp> {
+        let Self::For(span) = self else { return None };
+        let kept = SignedDuration::try_from(span.0).ok()?;
+        now.checked_sub(kept).ok().filter(|horizon| *horizon >= Timestamp::UNIX_EPOCH)
+    }
 }
 
 impl FromStr for Keep {
@@ -95,12 +104,7 @@ impl Retention {
     #[must_use]
     pub fn horizon(&self, now: Timestamp) -> Option<Timestamp> {
         let keeps = self.workflows.values().chain([&self.default]);
-        let shortest = keeps.filter_map(|keep| match keep {
-            Keep::Forever => None,
-            Keep::For(span) => Some(*span),
-        });
-        let shortest = SignedDuration::try_from(shortest.min()?.0).unwrap_or(SignedDuration::MAX);
-        Some(now.saturating_sub(shortest).unwrap_or(Timestamp::MIN))
+        keeps.filter_map(|keep| keep.horizon(now)).max()
     }
 }
 

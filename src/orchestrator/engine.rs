@@ -73,6 +73,8 @@ pub struct Engine {
     pub retention: Retention,
     /// How long it is kept what was said to models.
     pub calls_kept: Keep,
+    /// How long notices are kept that are settled.
+    pub notices_kept: Keep,
     /// Where it is kept.
     pub calls: Calls,
     /// What templates know as `workspace`.
@@ -156,6 +158,7 @@ impl Engine {
             terms: definitions.channels.terms(),
             retention: definitions.retention(),
             calls_kept: definitions.settings.calls,
+            notices_kept: definitions.settings.notices,
             calls,
             workspace: serde_json::to_value(&definitions.settings.workspace).unwrap_or_default(),
             models: parts.models,
@@ -305,17 +308,6 @@ impl Engine {
         let restaged = self.store.restage(change).await?;
         self.look_at_stages().await?;
         Ok(restaged)
-    }
-
-    /// Changes how far a version is trusted, whatever it was.
-    ///
-    /// # Errors
-    /// When the database does not answer or has no such version.
-    pub async fn set_stage(&self, digest: Digest, stage: Stage) -> Result<(), StoreError> {
-        let (by, reason) = ("steward", "");
-        let change = Restage { version: digest, was: None, stage, by, reason, effect: None };
-        let restaged = self.restage(&change).await?;
-        restaged.map(|_| ()).ok_or_else(|| StoreError::corrupt(format!("version {digest}"), "it is missing"))
     }
 
     /// Looks how far the known versions are trusted now: another node, or an effect, may have changed it.

@@ -1,17 +1,19 @@
 //! The housekeeper: what a database of years needs now and then and nobody waits for. It keeps the
-//! journal's months ahead of time, removes runs whose retention is over and events that nobody will wait
-//! for, and drops the months that are left empty. Nothing depends on its being on time.
+//! journal's months ahead of time, removes runs whose retention is over, events that nobody will wait
+//! for and what else is cleared by its age, and drops the months that are left empty. Nothing depends on its being
+//! on time.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use jiff::{SignedDuration, Timestamp};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::task::AbortHandle;
 
+use crate::domain::duration::Span;
 use crate::domain::retention::Keep;
 use crate::orchestrator::engine::Engine;
 use crate::store::calls::CACHE_SIZE;
+use crate::store::leftovers::{Leftover, PORTION};
 use crate::store::memory::cache;
 use crate::store::{StoreError, partitions};
 
@@ -22,7 +24,31 @@ const EVERY: Duration = Duration::from_secs(600);
 const REST: u32 = 4;
 
 /// How long an event from outside can be older than the wait for it.
-const EVENTS_KEPT: SignedDuration = SignedDuration::from_hours(30 * 24);
+const EVENTS_KEPT: Keep = days(30);
+
+/// How long it is remembered that a reply was dealt with, once its question is over: mail servers repeat for up
+/// to five days (RFC 5321, 4.5.4.1), and what is about a question that is over does nothing anyway.
+const REPLIES_KEPT: Keep = days(30);
+
+/// How long a link to a review is known when it is no longer good: whoever follows an old one is told so, rather
+/// than that it is none.
+const LINKS_KEPT: Keep = days(30);
+
+/// How long a link to sign in with, or a session, is known after it was over: nothing is told of either.
+const SESSIONS_KEPT: Keep = days(1);
+
+/// How long it is known that the digest of a day was sent: nobody asks about any day but today's.
+const DIGESTS_KEPT: Keep = days(30);
+
+/// How long a batch is kept that is over: as long as its provider has its files, for whoever asks there about one.
+const BATCHES_KEPT: Keep = days(30);
+
+/// How long it is known that a share of a budget was told: longer than any day or month that has a budget.
+const THRESHOLDS_KEPT: Keep = days(90);
+
+/// How long it is counted what was decided and edited in runs that have gone: a year can be held against the one
+/// before. What the newest version of a workflow is judged by stays.
+const TALLIES_KEPT: Keep = days(2 * 366);
 
 /// The shortest rest between two steps, so that a walk past many runs that stay is no busy loop.
 const SHORTEST_REST: Duration = Duration::from_millis(20);
@@ -99,11 +125,13 @@ impl Actor for Housekeeper {
 
 async fn look(engine: &Engine) -> Result<(), StoreError> {
     let store = &engine.store;
-    let kept_since = store.database_time().await?.saturating_sub(EVENTS_KEPT).unwrap_or(Timestamp::MIN);
-    store.forget_events(kept_since).await?;
+    if let Some(before) = EVENTS_KEPT.horizon(store.database_time().await?) {
+        store.forget_events(before).await?;
+    }
     // The database's clock: a node whose own is wrong must not remove what is still to be kept.
     if store.claim_sweep(store.database_time().await?).await? {
         sweep(engine).await?;
+        clear(engine).await?;
     }
     forget_calls(engine).await?;
     let (made, dropped) = partitions::look_after(store.config(), store.database_time().await?).await?;
@@ -122,9 +150,7 @@ async fn forget_calls(engine: &Engine) -> Result<(), StoreError> {
     let store = &engine.store;
     store.trim_cache(CACHE_SIZE).await?;
     store.trim_embeddings(cache::CACHE_SIZE).await?;
-    let Keep::For(span) = engine.calls_kept else { return Ok(()) };
-    let kept = SignedDuration::try_from(span.0).unwrap_or(SignedDuration::MAX);
-    let before = store.database_time().await?.saturating_sub(kept).unwrap_or(Timestamp::MIN);
+    let Some(before) = engine.calls_kept.horizon(store.database_time().await?) else { return Ok(()) };
     let mut erased = 0;
     loop {
         let begun = Instant::now();
@@ -154,9 +180,56 @@ async fn sweep(engine: &Engine) -> Result<(), StoreError> {
         }
         tokio::time::sleep((begun.elapsed() * REST).max(SHORTEST_REST)).await;
     }
-    while engine.store.archive_spend().await? {}
+    let before = engine.retention.default.horizon(engine.store.database_time().await?);
+    while engine.store.archive_spend(before).await? {}
     if removed > 0 || stayed > 0 {
         tracing::info!(removed, stayed, "runs whose retention is over were removed");
     }
     Ok(())
+}
+
+/// What does not go with a run, at the same pace. What fails is no reason to leave the rest.
+async fn clear(engine: &Engine) -> Result<(), StoreError> {
+    let mut first = Ok(());
+    for leftover in Leftover::ALL {
+        let cleared = clear_one(engine, leftover).await;
+        if let Err(error) = &cleared {
+            tracing::warn!(%error, ?leftover, "what is past its time could not be cleared");
+        }
+        first = first.and(cleared);
+    }
+    first
+}
+
+async fn clear_one(engine: &Engine, leftover: Leftover) -> Result<(), StoreError> {
+    let store = &engine.store;
+    let keep = match leftover {
+        Leftover::Notices => engine.notices_kept,
+        Leftover::Digests => DIGESTS_KEPT,
+        Leftover::Replies => REPLIES_KEPT,
+        Leftover::Links => LINKS_KEPT,
+        Leftover::SignIns | Leftover::Sessions => SESSIONS_KEPT,
+        Leftover::BatchCalls | Leftover::Batches => BATCHES_KEPT,
+        Leftover::Thresholds => THRESHOLDS_KEPT,
+        Leftover::Edits | Leftover::Decisions => TALLIES_KEPT,
+    };
+    let Some(before) = keep.horizon(store.database_time().await?) else { return Ok(()) };
+    let mut cleared = 0;
+    loop {
+        let begun = Instant::now();
+        let some = store.clear(leftover, before).await?;
+        cleared += some;
+        if some < PORTION {
+            break;
+        }
+        tokio::time::sleep((begun.elapsed() * REST).max(SHORTEST_REST)).await;
+    }
+    if cleared > 0 {
+        tracing::info!(?leftover, cleared, "what is past its time was cleared");
+    }
+    Ok(())
+}
+
+const fn days(days: u64) -> Keep {
+    Keep::For(Span::secs(days * 24 * 60 * 60))
 }

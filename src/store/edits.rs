@@ -1,5 +1,6 @@
 //! What the owner changed in drafts: kept as feedback, by workflow version and action. It follows from the
-//! reviews alone, so it can be brought up to date at any time, and twice.
+//! reviews alone, so it can be brought up to date at any time, and twice. The tally outlives its run by years, not
+//! for ever ([`super::leftovers`]).
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -138,15 +139,22 @@ impl Store {
     /// # Errors
     /// When the database does not answer or a row cannot be read.
     pub async fn edits(&self, workflow: Option<&str>, limit: i64) -> Result<Vec<EditRow>, StoreError> {
+        const COLUMNS: &str = "review_id, run_id, workflow, version, step, action, draft, edited, changes, kept, \
+                               gone, added, by, at";
         let client = self.client().await?;
-        let statement = client
-            .prepare_cached(
-                "select review_id, run_id, workflow, version, step, action, draft, edited, changes, kept, gone,
-                    added, by, at
-                 from edits where $1::text is null or workflow = $1 order by at desc, review_id limit $2",
-            )
-            .await?;
-        client.query(&statement, &[&workflow, &limit]).await?.iter().map(edit_row).collect()
+        let rows = match workflow {
+            Some(workflow) => {
+                let statement = format!(
+                    "select {COLUMNS} from edits where workflow = $1 order by at desc, review_id limit $2"
+                );
+                client.query(&client.prepare_cached(&statement).await?, &[&workflow, &limit]).await?
+            }
+            None => {
+                let statement = format!("select {COLUMNS} from edits order by at desc, review_id limit $1");
+                client.query(&client.prepare_cached(&statement).await?, &[&limit]).await?
+            }
+        };
+        rows.iter().map(edit_row).collect()
     }
 
     /// How much was changed, by version and action.

@@ -18,7 +18,8 @@
 //! - [`journal`] is the group commit and what reads it back;
 //! - [`calls`] is what was said to models, and what may serve again;
 //! - [`audit`] holds the invariants against all of it;
-//! - [`partitions`] keeps the journal by month, [`retention`] removes what is past its time;
+//! - [`partitions`] keeps the journal by month, [`retention`] removes runs that are past their time,
+//!   [`leftovers`] what does not go with a run;
 //! - [`nodes`] is who may act for which runs, [`wakeup`] the hints between nodes;
 //! - [`migrate`] brings the schema up to date and refuses a newer one;
 //! - [`postgres`] is the private server of a workspace without a database URL.
@@ -38,6 +39,7 @@ pub mod error;
 pub mod events;
 pub mod gathered;
 pub mod journal;
+pub mod leftovers;
 pub mod mail;
 pub mod memory;
 pub mod messages;

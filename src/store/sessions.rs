@@ -14,11 +14,6 @@ pub const SESSION: Duration = Duration::from_secs(30 * 86_400);
 /// How long a session lasts unused.
 pub const IDLE: Duration = Duration::from_secs(7 * 86_400);
 
-/// Removes what can never be used again, on the way: there are few links, and no other moment is better.
-const SWEEP: &str = "
-    with links as (delete from sign_in_links where expires_at < now() - interval '1 day')
-    delete from sessions where expires_at < now() - interval '1 day'";
-
 const MAKE: &str = "
     insert into sign_in_links (digest, expires_at)
     values ($1, now() + make_interval(secs => $2))";
@@ -50,7 +45,6 @@ impl Store {
     /// When the database does not answer.
     pub async fn make_sign_in_link(&self, link: Digest) -> Result<(), StoreError> {
         let client = self.client().await?;
-        client.execute(SWEEP, &[]).await?;
         client.execute(MAKE, &[&&link.0[..], &LINK.as_secs_f64()]).await?;
         Ok(())
     }

@@ -13,21 +13,23 @@ pub mod report;
 mod statements;
 pub mod writer;
 
+use jiff::Timestamp;
+
 use crate::store::{Store, StoreError};
 
 /// Entries of removed runs that are cleared away in one statement.
 const ARCHIVED: i64 = 1_000;
 
 impl Store {
-    /// Clears entries of runs that retention removed; their sums stay in `spend`, but for the runs' own
-    /// accounts. Gives whether there may be more.
+    /// Clears entries of runs that retention removed, and those of no run that ended before `before`; their
+    /// sums stay in `spend`, but for the runs' own accounts. Gives whether there may be more.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn archive_spend(&self) -> Result<bool, StoreError> {
+    pub async fn archive_spend(&self, before: Option<Timestamp>) -> Result<bool, StoreError> {
         let client = self.client().await?;
-        let archived: i64 = client.query_one(statements::ARCHIVE, &[&ARCHIVED]).await?.get(0);
+        let archived: i64 = client.query_one(statements::ARCHIVE, &[&ARCHIVED, &before]).await?.get(0);
         client.execute(statements::FORGET_RUNS, &[]).await?;
-        Ok(archived == ARCHIVED)
+        Ok(archived >= ARCHIVED)
     }
 }

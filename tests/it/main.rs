@@ -32,6 +32,7 @@ mod injection;
 mod invariants;
 mod kinds;
 mod layering;
+mod leftovers;
 mod links;
 mod live;
 mod memory;

@@ -86,19 +86,30 @@ async fn the_entries_of_removed_runs_go_and_what_was_spent_stays() {
     assert!(store.run_row(gone).await.unwrap().is_none(), "the run is removed");
     assert_eq!(one::<i64>(store, "select count(*) from spend_entries").await, 2, "its money is still there");
 
-    assert!(!store.archive_spend().await.unwrap(), "there is no more");
+    assert!(!store.archive_spend(None).await.unwrap(), "there is no more");
     assert_eq!(one::<i64>(store, "select count(*) from spend_entries").await, 1);
     assert_eq!(one::<i64>(store, "select archived from spend where scope = 'workspace/day'").await, COST);
     assert_eq!(spent(store, &day).await, (2 * COST, 0), "spent is spent");
     let accounts: i64 = one(store, "select count(*) from spend where scope = 'run'").await;
     assert_eq!((accounts, spent(store, &format!("run/{stays}")).await), (1, (COST, 0)));
-    assert!(!store.archive_spend().await.unwrap());
+    assert!(!store.archive_spend(None).await.unwrap());
     assert_eq!(
         one::<i64>(store, "select archived from spend where scope = 'workspace/day'").await,
         COST,
         "once"
     );
     assert_eq!(crate::invariants::broken(store).await, []);
+
+    // What no run paid for goes when it is as old as the retention of what says nothing.
+    by_hand(store, "update spend_entries set run_id = null").await;
+    let ended = store.database_time().await.unwrap();
+    for before in [None, Some(ended - SignedDuration::from_hours(1))] {
+        store.archive_spend(before).await.unwrap();
+        assert_eq!(one::<i64>(store, "select count(*) from spend_entries").await, 1);
+    }
+    store.archive_spend(Some(ended)).await.unwrap();
+    assert_eq!(one::<i64>(store, "select count(*) from spend_entries").await, 0);
+    assert_eq!(spent(store, &day).await, (2 * COST, 0), "spent is spent");
 }
 
 #[tokio::test]

@@ -55,7 +55,8 @@ impl By {
     }
 }
 
-/// A line of a report. Calls whose run retention has removed are not in it.
+/// A line of a report. Calls whose run retention has removed are not in it, nor are those of no run once they are
+/// as old.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Line {
     /// The workflow, model or day.

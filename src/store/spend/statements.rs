@@ -156,12 +156,18 @@ pub(super) const REFUSED: &str = "
     on conflict do nothing
     returning account, percent, limit_micros, used_micros";
 
-/// Entries of removed runs, as soon as `spend` has all of them.
+/// Entries of removed runs, and of no run that ended before `$2`, as soon as `spend` has all of them.
 pub(super) const ARCHIVE: &str = "
-    with gone as (
-        delete from spend_entries where id in (
-            select e.id from spend_entries e join removed_runs r on r.run_id = e.run_id
-            where e.rolled and e.status <> 'reserved' limit $1 for update of e skip locked)
+    with of_runs as (
+        select e.id from spend_entries e join removed_runs r on r.run_id = e.run_id
+        where e.rolled and e.status <> 'reserved' limit $1 for update of e skip locked
+    ),
+    of_none as (
+        select id from spend_entries
+        where run_id is null and ended_at < $2 and rolled and status <> 'reserved' limit $1 for update skip locked
+    ),
+    gone as (
+        delete from spend_entries where id in (select id from of_runs union all select id from of_none)
         returning accounts, counted_micros
     ),
     change as (
