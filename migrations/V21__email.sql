@@ -24,19 +24,22 @@ create table mail_keys (
     key bytea   not null constraint mail_keys_key check (length(key) = 32)
 );
 
--- What came in answer to a mail: each is dealt with once, however often it
--- is delivered; one that a crash interrupted, again. What named a
--- review by a key that was no good, or was not proven to come from the owner, stands here and did nothing.
+-- What came in answer to a mail: each is dealt with once, however often and by however many at once it is
+-- delivered; one that a crash interrupted, again. What named a review by a key that was no good, or was not
+-- proven to come from the owner, stands here and did nothing.
 create table mail_replies (
     -- SHA-256 of the signature that proves the sender, or of the whole mail where none does.
-    fingerprint bytea       not null constraint mail_replies_pk primary key
+    fingerprint   bytea       not null constraint mail_replies_pk primary key
         constraint mail_replies_fingerprint check (length(fingerprint) = 32),
-    review_id   uuid,
-    message_id  text        not null,
-    sender      text        not null,
-    came_at     timestamptz not null default now(),
+    review_id     uuid,
+    message_id    text        not null,
+    sender        text        not null,
+    came_at       timestamptz not null default now(),
+    -- Who deals with it, and how long nobody else does.
+    claim         uuid        not null,
+    claimed_until timestamptz not null,
     -- What came of it; null while it is being dealt with.
-    did         text
+    did           text
 );
 
 create index mail_replies_came_at on mail_replies (came_at);

@@ -4,6 +4,8 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio_postgres::types::ToSql;
+use uuid::Uuid;
 
 use crate::domain::digest::Digest;
 use crate::domain::ids::ReviewId;
@@ -40,8 +42,19 @@ pub struct ReplyRow<'a> {
     pub sender: &'a str,
 }
 
+/// Who deals with a reply that came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Begun {
+    /// Whoever asked.
+    Ours,
+    /// Somebody else, at this moment.
+    Theirs,
+    /// Nobody any more: it was dealt with.
+    Over,
+}
+
 impl Store {
-    /// Keeps a link, good for `life`; sweeps those that have not been good for a month.
+    /// Keeps a link, good for `life`.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -55,8 +68,7 @@ impl Store {
         let client = self.client().await?;
         let statement = client
             .prepare_cached(
-                "with swept as (delete from link_tokens where expires_at < now() - interval '30 days')
-                 insert into link_tokens (hash, review_id, digest, approver, expires_at)
+                "insert into link_tokens (hash, review_id, digest, approver, expires_at)
                  values ($1, $2, $3, $4, now() + make_interval(secs => $5)) returning expires_at",
             )
             .await?;
@@ -136,47 +148,58 @@ impl Store {
         key.try_into().map_err(|_| StoreError::corrupt("the key of mail", "it has no 32 bytes"))
     }
 
-    /// Begins to deal with a reply; false when it was dealt with. One that a crash interrupted is dealt with
-    /// again.
+    /// Begins to deal with a reply, under `claim`, which nobody else does for `span`: of all that deliver it at
+    /// once, one begins. One that a crash interrupted is dealt with again after that.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn begin_reply(&self, reply: &ReplyRow<'_>) -> Result<bool, StoreError> {
+    pub async fn begin_reply(
+        &self,
+        reply: &ReplyRow<'_>,
+        claim: Uuid,
+        span: Duration,
+    ) -> Result<Begun, StoreError> {
         let client = self.client().await?;
         let statement = client
             .prepare_cached(
-                "insert into mail_replies (fingerprint, review_id, message_id, sender) values ($1, $2, $3, $4)
-                 on conflict on constraint mail_replies_pk do update set came_at = now()
-                 where mail_replies.did is null",
+                "insert into mail_replies (fingerprint, review_id, message_id, sender, claim, claimed_until)
+                 values ($1, $2, $3, $4, $5, now() + make_interval(secs => $6))
+                 on conflict on constraint mail_replies_pk
+                 do update set came_at = now(), claim = excluded.claim, claimed_until = excluded.claimed_until
+                 where mail_replies.did is null and mail_replies.claimed_until <= now()",
             )
             .await?;
         let (fingerprint, review) = (&reply.fingerprint.0[..], reply.review.map(|review| review.0));
-        let began =
-            client.execute(&statement, &[&fingerprint, &review, &reply.message_id, &reply.sender]).await?;
-        Ok(began == 1)
+        let params: [&(dyn ToSql + Sync); 6] =
+            [&fingerprint, &review, &reply.message_id, &reply.sender, &claim, &span.as_secs_f64()];
+        if client.execute(&statement, &params).await? == 1 {
+            return Ok(Begun::Ours);
+        }
+        let statement = "select exists (select from mail_replies where fingerprint = $1 and did is not null)";
+        let statement = client.prepare_cached(statement).await?;
+        match client.query_one(&statement, &[&fingerprint]).await?.get(0) {
+            true => Ok(Begun::Over),
+            false => Ok(Begun::Theirs),
+        }
     }
 
-    /// A reply was dealt with; `did` is what came of it.
+    /// A reply was dealt with under this claim; `did` is what came of it. Without it, it could not be dealt with:
+    /// whoever delivers it again may begin at once. Who has lost the claim changes nothing.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn end_reply(&self, fingerprint: Digest, did: &str) -> Result<(), StoreError> {
+    pub async fn end_reply(
+        &self,
+        fingerprint: Digest,
+        claim: Uuid,
+        did: Option<&str>,
+    ) -> Result<(), StoreError> {
         let client = self.client().await?;
-        let statement =
-            client.prepare_cached("update mail_replies set did = $2 where fingerprint = $1").await?;
-        client.execute(&statement, &[&&fingerprint.0[..], &did]).await?;
+        let statement = "update mail_replies set did = $3, claimed_until = now()
+                         where fingerprint = $1 and claim = $2 and did is null";
+        let statement = client.prepare_cached(statement).await?;
+        client.execute(&statement, &[&&fingerprint.0[..], &claim, &did]).await?;
         Ok(())
-    }
-
-    /// What came of replies to a review, the earliest first.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn replies(&self, review: ReviewId) -> Result<Vec<String>, StoreError> {
-        let client = self.client().await?;
-        let statement = "select coalesce(did, '') from mail_replies where review_id = $1 order by came_at";
-        let rows = client.query(statement, &[&review.0]).await?;
-        Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 
     /// Whether an address gets the digest.

@@ -8,6 +8,9 @@ const LEAD: &str = "01-lead-bakery.eml";
 const OTHER: &str = "02-lead-ceramics-shop.eml";
 const DOMAIN: &str = "harbourandpine.example";
 
+/// As many mails as the door reads at once.
+const AT_ONCE: usize = 4;
+
 #[tokio::test]
 async fn a_signed_reply_rejects_once_and_the_run_goes_on() {
     let post = post().await;
@@ -22,7 +25,7 @@ async fn a_signed_reply_rejects_once_and_the_run_goes_on() {
     post.app.run_that_is(&run, &["declined"]).await;
     // The same mail delivered again is the same mail, and a new one is told that it comes too late.
     post.reply(&review, raw).await;
-    assert_eq!(post.app.store.replies(review.id).await.unwrap(), ["rejected"]);
+    assert_eq!(post.replies(&review).await, ["rejected"]);
     let late = post.reply(&review, post.of_owner(&to, "reject")).await;
     assert!(late.starts_with("explained: This was decided before"), "{late}");
     assert!(post.nth(2).await.text.contains("decided before your reply came"));
@@ -186,5 +189,34 @@ async fn a_reply_that_is_dropped_into_the_inbox_folder_goes_the_same_way() {
     })
     .await;
     assert_eq!(post.runs().await, 1);
+    post.app.stop().await;
+}
+
+#[tokio::test]
+async fn a_reply_that_is_delivered_several_times_at_once_is_heard_once() {
+    let post = post().await;
+    let (_, review, mail) = post.lead(LEAD).await;
+    let to = mail.reply_to.unwrap();
+    for nth in 1..=5 {
+        let raw = post.of_owner(&to, &format!("Comment number {nth}."));
+        futures_util::future::join_all((0..AT_ONCE).map(|_| post.hand_in(raw.clone()))).await;
+        let comments = post.app.store.comments(review.id, 50).await.unwrap();
+        assert_eq!(comments.len(), nth, "{comments:?}");
+    }
+    assert_eq!(post.replies(&review).await, ["commented"; 5]);
+    // Whoever dealt with one and died before he could say so is taken for gone after a while: the mail is dealt
+    // with again, and what it said is still said once.
+    by_hand(&post.app.store, "update mail_replies set did = null, claimed_until = now()").await;
+    let raw = post.of_owner(&to, "Comment number 6.");
+    post.hand_in(raw.clone()).await;
+    by_hand(&post.app.store, "update mail_replies set did = null, claimed_until = now()").await;
+    assert_eq!(post.reply(&review, raw).await, "commented");
+    assert_eq!(post.app.store.comments(review.id, 50).await.unwrap().len(), 6);
+    // One word that decides, at once: it decides, and the owner is not told that he came too late.
+    let raw = post.of_owner(&to, "reject not now");
+    futures_util::future::join_all((0..AT_ONCE).map(|_| post.hand_in(raw.clone()))).await;
+    assert_eq!(post.status(&review).await, "rejected");
+    assert!(post.replies(&review).await.contains(&"rejected".to_owned()));
+    assert_eq!(post.found().len(), 1, "nothing was explained");
     post.app.stop().await;
 }

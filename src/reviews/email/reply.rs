@@ -7,22 +7,33 @@
 //! stands: so an old mail of the owner's cannot be sent on to another question.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use uuid::Uuid;
 
 use super::command::{self, Command};
 use super::keys::Claim;
 use super::{Desk, Sent, write};
 use crate::domain::digest::Digest;
 use crate::domain::event::Verdict;
-use crate::domain::ids::ReviewId;
+use crate::domain::ids::{CommentId, ReviewId};
 use crate::domain::proof::Proof;
 use crate::orchestrator::door::Door;
 use crate::reviews::aside::{self, AsideRefusal};
 use crate::reviews::{DecideRefusal, decide};
 use crate::store::StoreError;
-use crate::store::mail::ReplyRow;
+use crate::store::mail::{Begun, ReplyRow};
 use crate::store::reviews::ReviewRow;
+
+/// How long one delivery of a reply may deal with it before another one begins anew: a mail server that is told
+/// why may think for a while.
+const CLAIM: Duration = Duration::from_secs(60);
+
+/// How long, and how often, a delivery looks whether the one that deals with the same reply has come to its end.
+/// Few mails are read at once: it is better delivered again than that it keeps others out.
+const PATIENCE: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_millis(50);
 
 /// For the journal.
 pub const BY: &str = "owner via email";
@@ -105,30 +116,51 @@ impl Replies {
         self.desk.reply_to.as_ref()?.key_in(address)
     }
 
-    /// Deals with one, once.
+    /// Deals with one, once, however often and by how many at once it is delivered: the others wait until it is
+    /// done, so that none of them is told that it got through before it did.
     ///
     /// # Errors
-    /// When the database does not answer; it may be delivered again then.
+    /// When the database does not answer, or another delivery of it takes long; it may be delivered again then.
     pub async fn hear(&self, reply: &Reply) -> Result<Outcome, StoreError> {
-        let claim = reply.recipients.iter().find_map(|address| Claim::parse(self.key_in(address)?));
-        let fingerprint = reply.proof.as_ref().map_or(reply.digest, |proof| proof.fingerprint);
+        let address = reply.recipients.iter().find_map(|address| Claim::parse(self.key_in(address)?));
+        let fingerprint = fingerprint(reply);
         let row = ReplyRow {
             fingerprint,
-            review: claim.map(|claim| claim.review),
+            review: address.map(|address| address.review),
             message_id: &reply.message_id,
             sender: &reply.from,
         };
-        let store = &self.desk.store;
-        if !store.begin_reply(&row).await? {
-            return Ok(Outcome::Again);
+        let (store, claim, came) = (&self.desk.store, Uuid::new_v4(), Instant::now());
+        loop {
+            match store.begin_reply(&row, claim, CLAIM).await? {
+                Begun::Ours => break,
+                Begun::Over => return Ok(Outcome::Again),
+                Begun::Theirs if came.elapsed() < PATIENCE => tokio::time::sleep(LOOK).await,
+                Begun::Theirs => {
+                    let why = "another delivery of this reply is not over: deliver it again later";
+                    return Err(StoreError::Unavailable(why.into()));
+                }
+            }
         }
-        let outcome = match self.admit(reply, claim).await? {
-            Ok(review) => self.obey(reply, &review).await?,
-            Err(why) => Outcome::Ignored(why),
-        };
-        tracing::info!(message = reply.message_id, review = ?row.review, outcome = outcome.words(), "a reply was dealt with");
-        store.end_reply(fingerprint, &outcome.words()).await?;
-        Ok(outcome)
+        match self.deal_with(reply, address).await {
+            Ok(outcome) => {
+                let did = outcome.words();
+                tracing::info!(message = reply.message_id, review = ?row.review, outcome = did, "a reply was dealt with");
+                store.end_reply(fingerprint, claim, Some(&did)).await?;
+                Ok(outcome)
+            }
+            Err(error) => {
+                let _ = store.end_reply(fingerprint, claim, None).await; // or once the claim is over
+                Err(error)
+            }
+        }
+    }
+
+    async fn deal_with(&self, reply: &Reply, claim: Option<Claim>) -> Result<Outcome, StoreError> {
+        match self.admit(reply, claim).await? {
+            Ok(review) => self.obey(reply, &review).await,
+            Err(why) => Ok(Outcome::Ignored(why)),
+        }
     }
 
     /// The review that the reply is about, if it is the owner's and the review is what it was.
@@ -214,7 +246,9 @@ impl Replies {
     }
 
     async fn comment(&self, reply: &Reply, review: ReviewId, text: &str) -> Result<Outcome, StoreError> {
-        match aside::comment(self.door.engine(), review, BY, text).await {
+        // Of the mail's own id: whoever deals with it again, after a crash, keeps no second one.
+        let id = CommentId(Uuid::new_v8(first_half(fingerprint(reply))));
+        match aside::comment_once(self.door.engine(), id, review, BY, text).await {
             Ok(_) => Ok(Outcome::Commented),
             Err(AsideRefusal::Store(error)) => Err(error),
             Err(_) => {
@@ -238,4 +272,13 @@ impl Replies {
         }
         Ok(Outcome::Explained(why))
     }
+}
+
+/// What makes a mail the same when it is delivered again.
+fn fingerprint(reply: &Reply) -> Digest {
+    reply.proof.as_ref().map_or(reply.digest, |proof| proof.fingerprint)
+}
+
+fn first_half(digest: Digest) -> [u8; 16] {
+    std::array::from_fn(|place| digest.0[place])
 }

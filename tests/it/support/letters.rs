@@ -4,6 +4,7 @@ use mail_parser::{Message, MessageParser};
 use serde_json::{Value, json};
 use steward::store::reviews::ReviewRow;
 use steward::triggers::email::authentic::Authenticator;
+use tokio_postgres::NoTls;
 
 use super::dkim::Signer;
 use super::smtp::MailServer;
@@ -136,7 +137,16 @@ impl Post {
     /// Hands in a reply, which opens no run; what came of it, as the review's replies tell.
     pub async fn reply(&self, review: &ReviewRow, raw: impl Into<reqwest::Body>) -> String {
         assert_eq!(self.hand_in(raw).await, json!({"run": null, "created": false}));
-        self.app.store.replies(review.id).await.unwrap().pop().unwrap_or_default()
+        self.replies(review).await.pop().unwrap_or_default()
+    }
+
+    /// What came of the replies to a review, the earliest first.
+    pub async fn replies(&self, review: &ReviewRow) -> Vec<String> {
+        let (client, connection) = self.app.store.config().connect(NoTls).await.unwrap();
+        tokio::spawn(connection);
+        let statement = "select coalesce(did, '') from mail_replies where review_id = $1 order by came_at";
+        let rows = client.query(statement, &[&review.id.0]).await.unwrap();
+        rows.iter().map(|row| row.get(0)).collect()
     }
 
     pub async fn status(&self, review: &ReviewRow) -> String {
