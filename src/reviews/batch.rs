@@ -74,15 +74,14 @@ pub async fn decide_all(
         return Err(BatchRefusal::Bad(format!("name 1 to {MOST} reviews")));
     }
     let store = &door.engine().store;
+    let named: Vec<ReviewId> = reviews.iter().map(|(review, _)| *review).collect();
+    let mut found = store.reviews_by_id(&named).await?;
     let mut rows = Vec::new();
     let mut unlike = Vec::new();
     for (review, digest) in reviews {
-        match store.review(*review).await? {
-            Some(row) => match unfit(&row, *digest) {
-                None => {
-                    let version = store.run_row(row.run).await?.map(|run| run.version);
-                    rows.push((Kin::of(&row, version), row));
-                }
+        match found.remove(review) {
+            Some((row, version)) => match unfit(&row, *digest) {
+                None => rows.push((Kin::of(&row, version), row)),
                 Some(why) => unlike.push(Unlike { review: *review, why }),
             },
             None => unlike.push(Unlike { review: *review, why: "there is no such review".into() }),
@@ -126,14 +125,14 @@ fn unfit(row: &ReviewRow, seen: Digest) -> Option<String> {
 /// What makes two questions the same.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Kin {
-    version: Option<Digest>,
+    version: Digest,
     step: String,
     action: Option<String>,
     shape: Vec<(String, &'static str)>,
 }
 
 impl Kin {
-    fn of(row: &ReviewRow, version: Option<Digest>) -> Self {
+    fn of(row: &ReviewRow, version: Digest) -> Self {
         let step = StepId::from(row.step.place().base);
         let action = row.question.action.as_ref();
         let params = action.and_then(|action| action.params.as_object());

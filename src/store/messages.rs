@@ -9,6 +9,7 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use serde_json::Value;
 use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use crate::domain::ids::{MessageId, NoticeId, ReviewId};
@@ -71,6 +72,32 @@ pub struct MessageRow {
     pub place: Option<Value>,
 }
 
+/// Rows that somebody else holds are passed over: whoever waited for several of them could wait in a circle, and
+/// they are due again in the next round.
+const CLIMB: &str = "
+    with wanted as (
+        select * from unnest($1::uuid[], $2::int4[], $3::int4[], $4::timestamptz[]) as w (id, was, rung, next)
+    ),
+    locked as (
+        select r.id from reviews r join wanted w on w.id = r.id
+        where r.rung = w.was and r.status = 'open' and r.tell_at <= now()
+        order by r.id for update of r skip locked
+    ),
+    climbed as (
+        update reviews r set rung = w.rung, tell_at = w.next
+        from wanted w where w.id = r.id and r.id in (select id from locked)
+        returning r.id, r.rung
+    ),
+    written as (
+        insert into messages_out (id, review_id, channel, kind, rung)
+        select m.id, c.id, m.channel,
+            case when exists (select from messages_out o where o.review_id = c.id and o.channel = m.channel)
+                 then 'remind' else 'ask' end, c.rung
+        from climbed c join unnest($5::uuid[], $6::uuid[], $7::text[]) as m (id, review, channel) on m.review = c.id
+        on conflict on constraint messages_out_review_once do nothing
+    )
+    select count(*) from climbed";
+
 impl Store {
     /// Open reviews of which the owner is to be told something now, at most `limit`.
     ///
@@ -99,35 +126,31 @@ impl Store {
         Ok(told)
     }
 
-    /// Climbs the ladder of a review from `rung` on: its messages become due with it. False when somebody
-    /// else did, or it is decided.
+    /// Climbs the ladders of reviews, each from its rung on: their messages become due with it. Gives how many
+    /// ladders; those that somebody else climbs at this moment, or that are decided, are left as they are.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn climb(&self, review: ReviewId, rung: usize, climb: &Climb) -> Result<bool, StoreError> {
+    pub async fn climb(&self, climbs: &[(&Standing, Climb)]) -> Result<i64, StoreError> {
+        if climbs.is_empty() {
+            return Ok(0);
+        }
         let client = self.client().await?;
-        let statement = client
-            .prepare_cached(
-                "with climbed as (
-                    update reviews set rung = $3, tell_at = $4
-                    where id = $1 and rung = $2 and status = 'open' and tell_at <= now() returning id),
-                 written as (
-                    insert into messages_out (id, review_id, channel, kind, rung)
-                    select m.id, c.id, m.channel,
-                        case when exists (select from messages_out o
-                                          where o.review_id = c.id and o.channel = m.channel)
-                             then 'remind' else 'ask' end, $3
-                    from climbed c, unnest($5::uuid[], $6::text[]) as m (id, channel)
-                    on conflict on constraint messages_out_review_once do nothing)
-                 select count(*) from climbed",
-            )
-            .await?;
-        let channels: Vec<&str> = climb.channels.iter().map(|channel| channel.as_str()).collect();
+        let statement = client.prepare_cached(CLIMB).await?;
+        let reviews: Vec<Uuid> = climbs.iter().map(|(standing, _)| standing.review.id.0).collect();
+        let was: Vec<i32> = climbs.iter().map(|(standing, _)| rung_column(standing.rung)).collect();
+        let now: Vec<i32> = climbs.iter().map(|(_, climb)| rung_column(climb.rung)).collect();
+        let next: Vec<Option<Timestamp>> = climbs.iter().map(|(_, climb)| climb.next).collect();
+        let messages = || {
+            climbs.iter().flat_map(|(standing, climb)| {
+                climb.channels.iter().map(|channel| (standing.review.id.0, channel.as_str()))
+            })
+        };
+        let about: Vec<Uuid> = messages().map(|(review, _)| review).collect();
+        let channels: Vec<&str> = messages().map(|(_, channel)| channel).collect();
         let ids: Vec<Uuid> = channels.iter().map(|_| Uuid::now_v7()).collect();
-        let (rung, now) = (rung_column(rung), rung_column(climb.rung));
-        let row =
-            client.query_one(&statement, &[&review.0, &rung, &now, &climb.next, &ids, &channels]).await?;
-        Ok(row.get::<_, i64>(0) == 1)
+        let params: [&(dyn ToSql + Sync); 7] = [&reviews, &was, &now, &next, &ids, &about, &channels];
+        Ok(client.query_one(&statement, &params).await?.get(0))
     }
 
     /// Notices that nobody was told of become messages over the channels of their severity, in one statement.
@@ -190,12 +213,12 @@ impl Store {
         let statement = client
             .prepare_cached(
                 "with due as (
-                    select id from messages_out
+                    select id, review_id from messages_out
                     where status = 'due' and due_at <= now() and channel = any ($1)
                     order by due_at limit $3 for update skip locked),
                  late as (
                     update messages_out m set status = 'failed', error = 'its review was decided before'
-                    from due d join messages_out o using (id) join reviews r on r.id = o.review_id
+                    from due d join reviews r on r.id = d.review_id
                     where m.id = d.id and r.status <> 'open' returning m.id)
                  update messages_out m
                  set due_at = now() + make_interval(secs => $2), attempts = attempts + 1

@@ -2,7 +2,7 @@
 //! told no second time.
 
 use jiff::Timestamp;
-use tokio_postgres::Row;
+use tokio_postgres::{GenericClient, Row};
 use uuid::Uuid;
 
 use crate::domain::ids::{NoticeId, RunId};
@@ -66,22 +66,22 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn notice(&self, news: &News<'_>) -> Result<bool, StoreError> {
+        note(&**self.client().await?, news).await
+    }
+
+    /// Several notices at once; those that are gone are missing.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn notices_by_id(&self, notices: &[NoticeId]) -> Result<Vec<NoticeRow>, StoreError> {
+        if notices.is_empty() {
+            return Ok(Vec::new());
+        }
         let client = self.client().await?;
-        let statement = client
-            .prepare_cached(
-                "insert into notices as n (id, kind, subject, severity, title, detail, run_id)
-                 values ($1, $2, $3, $4, $5, $6, $7)
-                 on conflict (kind, subject) where acknowledged_at is null and over_at is null
-                 do update set times = n.times + 1, last_at = now(), detail = excluded.detail
-                 returning times = 1",
-            )
-            .await?;
-        let (id, run) = (Uuid::now_v7(), news.run.map(|run| run.0));
-        let (kind, severity) = (news.kind.as_str(), news.severity.as_str());
-        let row = client
-            .query_one(&statement, &[&id, &kind, &news.subject, &severity, &news.title, &news.detail, &run])
-            .await?;
-        Ok(row.get(0))
+        let statement =
+            client.prepare_cached(&format!("select {COLUMNS} from notices where id = any ($1)")).await?;
+        let ids: Vec<Uuid> = notices.iter().map(|notice| notice.0).collect();
+        Ok(client.query(&statement, &[&ids]).await?.iter().map(notice_row).collect())
     }
 
     /// What a notice tells of is over; whether there was one.
@@ -125,15 +125,29 @@ impl Store {
     /// When the database does not answer.
     pub async fn notices(&self, standing: bool, limit: i64) -> Result<Vec<NoticeRow>, StoreError> {
         let client = self.client().await?;
-        let statement = client
-            .prepare_cached(&format!(
-                "select {COLUMNS} from notices
-                 where not $1 or (acknowledged_at is null and over_at is null)
-                 order by last_at desc, id desc limit $2"
-            ))
-            .await?;
-        Ok(client.query(&statement, &[&standing, &limit]).await?.iter().map(notice_row).collect())
+        // Two statements: few stand, and an index has just these.
+        let which = if standing { "where acknowledged_at is null and over_at is null" } else { "" };
+        let statement =
+            format!("select {COLUMNS} from notices {which} order by last_at desc, id desc limit $1");
+        let statement = client.prepare_cached(&statement).await?;
+        Ok(client.query(&statement, &[&limit]).await?.iter().map(notice_row).collect())
     }
+}
+
+/// Notes it, within a transaction of the caller's or by itself; whether it is new.
+pub(super) async fn note(client: &impl GenericClient, news: &News<'_>) -> Result<bool, StoreError> {
+    let statement = "
+        insert into notices as n (id, kind, subject, severity, title, detail, run_id)
+        values ($1, $2, $3, $4, $5, $6, $7)
+        on conflict (kind, subject) where acknowledged_at is null and over_at is null
+        do update set times = n.times + 1, last_at = now(), detail = excluded.detail
+        returning times = 1";
+    let (id, run) = (Uuid::now_v7(), news.run.map(|run| run.0));
+    let (kind, severity) = (news.kind.as_str(), news.severity.as_str());
+    let row = client
+        .query_one(statement, &[&id, &kind, &news.subject, &severity, &news.title, &news.detail, &run])
+        .await?;
+    Ok(row.get(0))
 }
 
 pub(super) fn notice_row(row: &Row) -> NoticeRow {

@@ -1,5 +1,6 @@
 //! Reviews: one decision, ever. The decision and the run's resumption are one statement.
 
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use jiff::Timestamp;
@@ -219,6 +220,35 @@ impl Store {
         let statement =
             client.prepare_cached(&format!("select {COLUMNS} from reviews where id = $1")).await?;
         client.query_opt(&statement, &[&review.0]).await?.as_ref().map(review_row).transpose()
+    }
+
+    /// Several reviews at once, each with the version its run is pinned to; those that are gone are missing, as are
+    /// those that cannot be read, of which the log tells.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn reviews_by_id(
+        &self,
+        reviews: &[ReviewId],
+    ) -> Result<BTreeMap<ReviewId, (ReviewRow, Digest)>, StoreError> {
+        if reviews.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let client = self.client().await?;
+        let statement = client
+            .prepare_cached(&format!(
+                "select {COLUMNS}, (select version from runs where id = run_id) from reviews where id = any ($1)"
+            ))
+            .await?;
+        let ids: Vec<Uuid> = reviews.iter().map(|review| review.0).collect();
+        let mut found = BTreeMap::new();
+        for row in client.query(&statement, &[&ids]).await? {
+            match (review_row(&row), digest(&row, 14)) {
+                (Ok(review), Ok(version)) => drop(found.insert(review.id, (review, version))),
+                (Err(error), _) | (_, Err(error)) => tracing::error!(%error, "a review cannot be read"),
+            }
+        }
+        Ok(found)
     }
 
     /// How many reviews are open.

@@ -1,6 +1,7 @@
 //! The owner hears of what waits for him: once over each channel, again while he does not answer, and
 //! never of what is decided.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use futures_util::future::BoxFuture;
@@ -243,4 +244,73 @@ async fn nobody_is_asked_what_was_decided_before_the_message_left() {
     .await;
     assert_eq!(slack.seen(), ["ask"]);
     courier.stop().await;
+}
+
+/// A channel over which nothing ever comes back. Whoever gave up waiting has let go of what he waited for.
+#[derive(Default)]
+struct Hanging {
+    hangs: Arc<AtomicUsize>,
+}
+
+struct Held(Arc<AtomicUsize>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Channel for Hanging {
+    fn name(&self) -> ChannelName {
+        ChannelName::Slack
+    }
+
+    fn deliver<'a>(&'a self, _: Letter<'a>) -> BoxFuture<'a, Result<Value, Trouble>> {
+        self.hangs.fetch_add(1, Ordering::SeqCst);
+        let held = Held(self.hangs.clone());
+        Box::pin(async move {
+            std::future::pending::<()>().await;
+            drop(held);
+            Ok(Value::Null)
+        })
+    }
+
+    fn close<'a>(&'a self, _: &'a Value, _: &'a ReviewRow) -> BoxFuture<'a, Result<(), Trouble>> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+#[tokio::test]
+async fn a_channel_that_hangs_delays_no_other() {
+    let rig = Rig::new(vec![call_out("pay", None)], Vec::new()).await;
+    let (slack, email) = (Arc::new(Hanging::default()), Wire::sound(ChannelName::Email));
+    let wires: Vec<Arc<dyn Channel>> = vec![slack.clone(), email.clone()];
+    let courier = Courier::start(rig.door.engine().clone(), channels(), TimeZone::UTC, wires);
+    // A machine that is slower than the patience with a channel gets another try; a courier that waits for the
+    // one channel before it serves the other never does it.
+    let mut arrived = false;
+    for nth in 1..=3 {
+        rig.open(None).await;
+        eventually("the question hanging", || async {
+            (slack.hangs.load(Ordering::SeqCst) > 0).then_some(())
+        })
+        .await;
+        let news = News {
+            kind: NoticeKind::BreakerOpened,
+            subject: &format!("provider {nth}"),
+            severity: Severity::Critical,
+            title: "Nobody calls it for a while",
+            detail: "401",
+            run: None,
+        };
+        rig.door.engine().tell_owner(&news).await;
+        eventually("the notice by mail", || async { (email.seen().len() >= nth).then_some(()) }).await;
+        if slack.hangs.load(Ordering::SeqCst) > 0 {
+            arrived = true;
+            break;
+        }
+    }
+    assert!(arrived, "no mail came while the other channel hung");
+    courier.stop().await;
+    assert_eq!(slack.hangs.load(Ordering::SeqCst), 0, "what hangs ends with the courier");
 }
