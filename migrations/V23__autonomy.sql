@@ -51,11 +51,31 @@ create table decisions (
     decided_by text        not null,
     -- The longest that whoever decided can have looked at it: since he was told, or since he decided
     -- something else.
-    looked_ms  bigint      not null
+    looked_ms  bigint      not null,
+    -- An approval of high risk that was too fast to have been read, and about which nobody has yet judged whether
+    -- it is to be pointed out.
+    unweighed  boolean     not null default false
 );
 
 create index decisions_version on decisions (version, decided_at);
 create index decisions_decided_at on decisions (decided_at);
+create index decisions_high on decisions (decided_by, decided_at desc, review_id) where risk = 'high' and ask = 'approval';
+create index decisions_unweighed on decisions (decided_by) where unweighed;
+
+-- The same in one row for each workflow, from the first day on, so that nobody has to count for it: a monitoring
+-- system asks every few seconds. Written by the statement that writes the decisions.
+create table decision_totals (
+    workflow text    not null constraint decision_totals_pk primary key,
+    approved bigint  not null,
+    edited   bigint  not null,
+    rejected bigint  not null,
+    answered bigint  not null,
+    expired  bigint  not null,
+    -- Of the approved: of high risk, and too fast to have been read by the rule of that day.
+    hasty    bigint  not null,
+    -- How long all but the expired took together, seconds.
+    seconds  float8  not null
+) with (fillfactor = 50);
 
 -- What was decided lately and is not counted yet; and undoings that failed.
 create index reviews_decided_at on reviews (decided_at) where decided_at is not null;

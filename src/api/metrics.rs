@@ -3,10 +3,10 @@
 //! | family | what |
 //! |---|---|
 //! | `steward_reviews_open`, `steward_reviews_oldest_seconds` | open reviews by workflow, the age of the oldest |
-//! | `steward_reviews_decided_total` | decided reviews by workflow and outcome |
-//! | `steward_review_decision_seconds` | from asking to deciding, by workflow: median, 90 %, sum, count |
-//! | `steward_reviews_unchanged_ratio`, `steward_reviews_expired_ratio` | shares by workflow |
-//! | `steward_reviews_hasty_total` | approvals of high risk too fast to have been read |
+//! | `steward_reviews_decided_total` | decided reviews by workflow and outcome, from the first day on |
+//! | `steward_review_decision_seconds` | from asking to deciding, by workflow: median and 90 % of the last 30 days, sum and count from the first day on |
+//! | `steward_reviews_unchanged_ratio`, `steward_reviews_expired_ratio` | shares by workflow, of the last 30 days |
+//! | `steward_reviews_hasty_total` | approvals of high risk too fast to have been read, from the first day on |
 //! | `steward_runs`, `steward_effects` | all that are kept, by status; counted once a minute |
 //! | `steward_runs_in_motion`, `steward_runs_queued` | of this node; of all |
 //! | `steward_journal_transitions_total`, `steward_journal_batches_total` | of this node since it started |
@@ -33,7 +33,7 @@ use crate::api::ApiState;
 use crate::api::extract::Query;
 use crate::api::problem::{Kind, Problem};
 use crate::domain::budget::Day;
-use crate::store::metrics::{ReviewMetrics, Totals};
+use crate::store::metrics::{DecisionTotals, ReviewMetrics, Totals};
 use crate::store::spend::report::By;
 
 /// How old an answer may be: however many scrape, the database is asked so often.
@@ -41,6 +41,10 @@ const FRESH: Duration = Duration::from_secs(5);
 
 /// How old the counts of all runs and effects may be: counting a million takes a moment.
 const COUNTED: Duration = Duration::from_secs(60);
+
+/// Of how long shares and quantiles of `GET /metrics` tell: what is asked every few seconds must not read all that
+/// was ever decided. Counters do not fall, and come from totals that are kept.
+const WINDOW: SignedDuration = SignedDuration::from_hours(30 * 24);
 
 /// What was counted last.
 #[derive(Clone, Default)]
@@ -102,26 +106,29 @@ pub(super) async fn scrape(State(state): State<ApiState>) -> Result<Response, Pr
 async fn collect(state: &ApiState, totals: &Totals) -> Result<String, Problem> {
     let hasty = state.definitions.settings.autonomy.hasty();
     let mut text = Text::default();
-    let metrics = state.store().review_metrics(None, hasty.within_ms).await?;
-    of_reviews(&mut text, &metrics);
+    let since = state.door.engine().now().checked_sub(WINDOW).ok();
+    let metrics = state.store().review_metrics(since, hasty.within_ms).await?;
+    of_reviews(&mut text, &metrics, &state.store().decision_totals().await?);
     of_engine(&mut text, state, totals).await?;
     of_money(&mut text, state).await?;
     Ok(text.finish())
 }
 
-fn of_reviews(text: &mut Text, metrics: &[ReviewMetrics]) {
+fn of_reviews(text: &mut Text, metrics: &[ReviewMetrics], totals: &[DecisionTotals]) {
     type Value = fn(&ReviewMetrics) -> Option<f64>;
     let gauges: [(&'static str, &str, Value); 4] = [
         ("steward_reviews_open", "Reviews that wait for a decision.", |of| Some(of.open as f64)),
         ("steward_reviews_oldest_seconds", "Age of the oldest open review.", |of| of.oldest_open_seconds),
         (
             "steward_reviews_unchanged_ratio",
-            "Share of approvals asked for that were given without a change.",
+            "Share of approvals asked for that were given without a change, of the last 30 days.",
             |of| of.unchanged_ratio,
         ),
-        ("steward_reviews_expired_ratio", "Share of reviews that nobody decided in time.", |of| {
-            of.expired_ratio
-        }),
+        (
+            "steward_reviews_expired_ratio",
+            "Share of reviews that nobody decided in time, of the last 30 days.",
+            |of| of.expired_ratio,
+        ),
     ];
     for (name, help, value) in gauges {
         let mut family = text.family(name, Is::Gauge, help);
@@ -132,7 +139,7 @@ fn of_reviews(text: &mut Text, metrics: &[ReviewMetrics]) {
         }
     }
     let mut decided = text.family("steward_reviews_decided_total", Is::Counter, "Reviews by how they ended.");
-    for of in metrics {
+    for of in totals {
         let outcomes = [
             ("approved", of.approved),
             ("edited", of.edited),
@@ -146,18 +153,20 @@ fn of_reviews(text: &mut Text, metrics: &[ReviewMetrics]) {
     }
     let help = "Approvals of high risk that were too fast to have been read.";
     let mut fast = text.family("steward_reviews_hasty_total", Is::Counter, help);
-    for of in metrics {
+    for of in totals {
         fast.sample(&[("workflow", &of.workflow)], of.hasty as f64);
     }
-    let help = "From asking to deciding, seconds.";
+    let help = "From asking to deciding, seconds; quantiles of the last 30 days.";
     let mut took = text.family("steward_review_decision_seconds", Is::Summary, help);
-    for of in metrics {
+    for of in totals {
         let workflow = ("workflow", of.workflow.as_str());
-        for (quantile, value) in [("0.5", of.median_seconds), ("0.9", of.p90_seconds)] {
+        let lately = metrics.iter().find(|lately| lately.workflow == of.workflow);
+        let (median, p90) = lately.map_or((None, None), |lately| (lately.median_seconds, lately.p90_seconds));
+        for (quantile, value) in [("0.5", median), ("0.9", p90)] {
             took.sample(&[workflow, ("quantile", quantile)], value.unwrap_or(f64::NAN));
         }
         let count = of.approved + of.edited + of.rejected + of.answered;
-        took.part("_sum", &[workflow], of.total_seconds).part("_count", &[workflow], count as f64);
+        took.part("_sum", &[workflow], of.seconds).part("_count", &[workflow], count as f64);
     }
 }
 

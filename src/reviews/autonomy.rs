@@ -5,10 +5,11 @@
 //! It stands behind the decisions and holds none of them up. All it knows is in the database, and every
 //! proposal has a key: however many nodes observe, one occasion is asked about once.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde_json::json;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -16,13 +17,14 @@ use tokio::time::Instant;
 use crate::config::workspace::Definitions;
 use crate::domain::autonomy::own::{self, Proposal};
 use crate::domain::autonomy::{Due, Evidence, Hasty, Rules, judge, reaches_out, too_fast};
-use crate::domain::ids::{RunId, WorkflowName};
+use crate::domain::digest::Digest;
+use crate::domain::ids::RunId;
 use crate::domain::label::Label;
 use crate::domain::notice::{NoticeKind, Severity};
 use crate::orchestrator::control::{Control, ControlError, control};
 use crate::orchestrator::door::{Door, OpenError, Request};
 use crate::store::StoreError;
-use crate::store::decisions::{AT_ONCE, Shown};
+use crate::store::decisions::{AT_ONCE, Looked, Shown, Unweighed};
 use crate::store::journal::Opened;
 use crate::store::notices::News;
 use crate::store::stages::StageRow;
@@ -64,7 +66,8 @@ struct Desk {
 /// What the last round saw.
 #[derive(Clone, Copy, Default)]
 struct Seen {
-    failed_undos: i64,
+    failed_undo: Option<Timestamp>,
+    /// When every workflow was looked at; not at all, when the last round was not finished.
     looked: Option<Instant>,
 }
 
@@ -91,10 +94,13 @@ impl Desk {
             let round = self.clone();
             match tokio::spawn(async move { round.round(seen).await }).await {
                 Ok(Ok(now)) => seen = now,
+                // What was counted by then is counted: the next round looks whatever it counts itself.
                 Ok(Err(error)) => {
+                    seen.looked = None;
                     tracing::warn!(%error, "decisions could not be looked at; the next look comes in a second");
                 }
                 Err(crash) => {
+                    seen.looked = None;
                     tracing::error!(%crash, "the observer crashed; the next look comes in a second");
                 }
             }
@@ -108,41 +114,69 @@ impl Desk {
             return Ok(seen); // the others do it meanwhile
         }
         let hasty = self.definitions.settings.autonomy.hasty();
-        let (mut counted, mut fast) = (0, BTreeSet::new());
+        let mut counted = 0;
         for _ in 0..BATCHES {
-            let batch = engine.store.count_decisions().await?;
-            counted += batch.len();
-            let too_fast = |looked: Option<i64>| looked.is_some_and(|looked| looked < hasty.within_ms);
-            fast.extend(batch.iter().filter(|one| too_fast(one.high_approval)).map(|one| one.by.clone()));
-            if batch.len() < AT_ONCE {
+            let batch = engine.store.count_decisions(hasty).await?;
+            counted += batch;
+            if batch < AT_ONCE {
                 break;
             }
         }
-        for by in fast {
-            self.point_out(&by, hasty).await?;
+        for unweighed in engine.store.unweighed().await? {
+            self.weigh(&unweighed, hasty).await?;
         }
-        let failed_undos = engine.store.failed_undos().await?;
+        let failed_undo = engine.store.latest_failed_undo().await?;
         let due = seen.looked.is_none_or(|at| at.elapsed() >= ANYWAY);
-        if counted == 0 && failed_undos == seen.failed_undos && !due {
+        if counted == 0 && failed_undo == seen.failed_undo && !due {
             return Ok(seen);
         }
-        for workflow in engine.workflows() {
-            let Some(row) = engine.current(&workflow) else { continue };
-            // What goes wrong with one workflow is no reason to leave the others alone.
-            if let Err(error) = self.look_at(&workflow, &row, hasty).await {
-                tracing::warn!(%workflow, %error, "whether a version has earned trust could not be looked at");
-            }
-        }
-        Ok(Seen { failed_undos, looked: Some(Instant::now()) })
+        self.look(hasty).await?;
+        Ok(Seen { failed_undo, looked: Some(Instant::now()) })
     }
 
-    /// One workflow: is a change of its stage due, and is what was asked about it earlier still a question?
-    async fn look_at(&self, workflow: &WorkflowName, row: &VersionRow, hasty: Hasty) -> Result<(), Trouble> {
-        let store = &self.door.engine().store;
-        let rules = self.definitions.autonomy(workflow);
-        // The stage as it is, with since when: the engine's own may be a moment old.
-        let Some(staged) = store.stages_of(&[row.digest]).await?.pop() else { return Ok(()) };
-        let asked = store.open_proposals(row.digest).await?;
+    /// Every workflow: is a change of its stage due, and is what was asked about it earlier still a question? All
+    /// of them are read together.
+    async fn look(&self, hasty: Hasty) -> Result<(), Trouble> {
+        let engine = self.door.engine();
+        let store = &engine.store;
+        let current: Vec<_> = engine.workflows().iter().filter_map(|name| engine.current(name)).collect();
+        let versions: Vec<Digest> = current.iter().map(|row| row.digest).collect();
+        let mut asked: BTreeMap<Digest, Vec<(RunId, String)>> = BTreeMap::new();
+        for (version, run, stage) in store.open_proposals(&versions).await? {
+            asked.entry(version).or_default().push((run, stage));
+        }
+        // The stages as they are, with since when: the engine's own may be a moment old.
+        let staged = store.stages_of(&versions).await?;
+        let latest = |row: &StageRow| {
+            let rules = self.definitions.autonomy(&row.workflow);
+            rules.demote.and_then(|rule| rule.below).map_or(0, |below| below.of)
+        };
+        let wanted: Vec<_> = staged
+            .iter()
+            .map(|row| Looked { version: row.digest, since: row.staged_at, latest: latest(row) })
+            .collect();
+        let mut shown = store.shown(&wanted, hasty).await?;
+        for row in &staged {
+            let (asked, shown) = (asked.remove(&row.digest), shown.remove(&row.digest));
+            let Some(version) = current.iter().find(|version| version.digest == row.digest) else { continue };
+            let looked = self.look_at(row, version, asked.unwrap_or_default(), shown.unwrap_or_default());
+            // What goes wrong with one workflow is no reason to leave the others alone.
+            if let Err(error) = looked.await {
+                tracing::warn!(workflow = %row.workflow, %error,
+                    "whether a version has earned trust could not be looked at");
+            }
+        }
+        Ok(())
+    }
+
+    async fn look_at(
+        &self,
+        staged: &StageRow,
+        version: &VersionRow,
+        asked: Vec<(RunId, String)>,
+        shown: Shown,
+    ) -> Result<(), Trouble> {
+        let rules = self.definitions.autonomy(&staged.workflow);
         let here = staged.stage.as_str();
         for (run, _) in asked.iter().filter(|(_, stage)| stage == here) {
             self.withdraw(*run).await?;
@@ -150,19 +184,17 @@ impl Desk {
         if rules == Rules::default() || asked.iter().any(|(_, stage)| stage != here) {
             return Ok(());
         }
-        let latest = rules.demote.as_ref().and_then(|rule| rule.below).map_or(0, |below| below.of);
-        let shown = store.shown(row.digest, staged.staged_at, hasty, latest).await?;
         let Shown { actions, rejected_samples, failed_undos, latest } = shown;
         let evidence = Evidence {
             stage: staged.stage,
-            reaches_out: reaches_out(&row.version),
+            reaches_out: reaches_out(&version.version),
             actions,
             rejected_samples,
             failed_undos,
             latest,
         };
         match judge(&rules, &evidence) {
-            Some(due) => self.propose(&staged, due, &evidence).await,
+            Some(due) => self.propose(staged, due, &evidence).await,
             None => Ok(()),
         }
     }
@@ -209,13 +241,12 @@ impl Desk {
         }
     }
 
-    /// Several in a row, or nothing is said: once may be a second look at what was read before.
-    async fn point_out(&self, by: &str, hasty: Hasty) -> Result<(), Trouble> {
-        let engine = self.door.engine();
+    /// Several in a row, or nothing is said: once may be a second look at what was read before. Each approval is
+    /// weighed once, and what is told of it is told with that or not at all: a round that fails half-way leaves
+    /// it to the next.
+    async fn weigh(&self, unweighed: &Unweighed, hasty: Hasty) -> Result<(), Trouble> {
+        let (engine, by) = (self.door.engine(), &unweighed.by);
         let latest = engine.store.latest_high(by, hasty.in_a_row.max(1)).await?;
-        if !too_fast(hasty, &latest) {
-            return Ok(());
-        }
         let seconds = hasty.within_ms as f64 / 1000.0;
         let news = News {
             kind: NoticeKind::Autonomy,
@@ -229,7 +260,10 @@ impl Desk {
             ),
             run: None,
         };
-        engine.tell_owner(&news).await;
+        let news = too_fast(hasty, &latest).then_some(&news);
+        if engine.store.weighed(&unweighed.reviews, news).await? {
+            engine.news.notify_one();
+        }
         Ok(())
     }
 }

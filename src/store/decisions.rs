@@ -1,5 +1,5 @@
-//! What the owner decided, counted: one narrow row for each decision, without its content, kept when
-//! retention removes the run. Counting is done behind the decision, which it never holds up: it only reads
+//! What the owner decided, counted: one narrow row for each decision, without its content, kept for years after
+//! retention removed the run ([`super::leftovers`]), and one row of totals for each workflow. Counting is done behind the decision, which it never holds up: it only reads
 //! what is decided.
 
 use std::collections::BTreeMap;
@@ -7,24 +7,37 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::Serialize;
 use tokio_postgres::Row;
+use uuid::Uuid;
 
 use crate::domain::autonomy::own;
 use crate::domain::autonomy::{Hasty, Tally};
 use crate::domain::digest::Digest;
-use crate::domain::ids::RunId;
+use crate::domain::ids::{ReviewId, RunId};
 use crate::store::journal::read::digest;
+use crate::store::notices::{News, note};
 use crate::store::{Store, StoreError};
 
 /// Decisions that one statement counts: a second's worth of a busy owner, a moment of the database.
 pub const AT_ONCE: usize = 1_000;
 
-/// A decision that was just counted.
+/// Approvals of one person, of high risk and too fast to have been read, that nobody has weighed yet.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Counted {
+pub struct Unweighed {
     /// Who decided.
     pub by: String,
-    /// An approval as it was, of high risk, with so little time to look, milliseconds.
-    pub high_approval: Option<i64>,
+    /// What.
+    pub reviews: Vec<ReviewId>,
+}
+
+/// A version of which it is asked what it has to show for itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Looked {
+    /// Which.
+    pub version: Digest,
+    /// Since when it is at its stage.
+    pub since: Timestamp,
+    /// How many of the latest decisions are wanted.
+    pub latest: u32,
 }
 
 /// What a version has to show for itself since it came to its stage.
@@ -59,116 +72,196 @@ pub struct ActionCount {
 }
 
 /// A statement commits within seconds of its `now()`, so whatever is decided an hour before the last that
-/// is counted is counted too, and everything later is looked at again.
+/// is counted is counted too, and everything later is looked at again. What is counted goes into the totals in
+/// the same statement, workflow by workflow in one order.
 const COUNT: &str = "
-    insert into decisions (review_id, run_id, step, workflow, version, ask, action, risk, sampled, outcome,
-        opened_at, decided_at, decided_by, looked_ms)
-    select r.id, r.run_id, r.step, u.workflow, u.version, r.ask, r.question -> 'action' ->> 'action',
-        coalesce(r.question -> 'risk' ->> 'class', 'medium'),
-        coalesce((r.question ->> 'sampled')::boolean, false), r.status, r.opened_at, r.decided_at,
-        coalesce(r.decided_by, ''),
-        greatest(0, extract(epoch from r.decided_at - greatest(r.opened_at,
-            (select min(m.sent_at) from messages_out m where m.review_id = r.id),
-            (select max(p.decided_at) from reviews p
-             where p.decided_at > r.decided_at - interval '1 hour' and p.decided_at < r.decided_at
-               and p.decided_by = r.decided_by))) * 1000)::bigint
-    from reviews r join runs u on u.id = r.run_id
-    where r.decided_at is not null
-      and r.decided_at > least(coalesce((select max(decided_at) from decisions), '-infinity'), now()) - interval '1 hour'
-      and r.status in ('approved', 'edited', 'rejected', 'answered', 'expired')
-      and not exists (select from decisions d where d.review_id = r.id)
-    order by r.decided_at limit $1
-    on conflict on constraint decisions_pk do nothing
-    returning decided_by, outcome = 'approved' and risk = 'high', looked_ms";
+    with found as (
+        select r.id, r.run_id, r.step, u.workflow, u.version, r.ask, r.question -> 'action' ->> 'action' as action,
+            coalesce(r.question -> 'risk' ->> 'class', 'medium') as risk,
+            coalesce((r.question ->> 'sampled')::boolean, false) as sampled, r.status, r.opened_at, r.decided_at,
+            coalesce(r.decided_by, '') as decided_by,
+            greatest(0, extract(epoch from r.decided_at - greatest(r.opened_at,
+                (select min(m.sent_at) from messages_out m where m.review_id = r.id),
+                (select max(p.decided_at) from reviews p
+                 where p.decided_at > r.decided_at - interval '1 hour' and p.decided_at < r.decided_at
+                   and p.decided_by = r.decided_by))) * 1000)::bigint as looked_ms
+        from reviews r join runs u on u.id = r.run_id
+        where r.decided_at is not null
+          and r.decided_at > least(coalesce((select max(decided_at) from decisions), '-infinity'), now())
+              - interval '1 hour'
+          and r.status in ('approved', 'edited', 'rejected', 'answered', 'expired')
+          and not exists (select from decisions d where d.review_id = r.id)
+        order by r.decided_at limit $1
+    ),
+    counted as (
+        insert into decisions (review_id, run_id, step, workflow, version, ask, action, risk, sampled, outcome,
+            opened_at, decided_at, decided_by, looked_ms, unweighed)
+        select *, status = 'approved' and risk = 'high' and looked_ms < $2 from found order by decided_at
+        on conflict on constraint decisions_pk do nothing
+        returning workflow, outcome, unweighed, extract(epoch from decided_at - opened_at)::float8 as took
+    ),
+    summed as (
+        insert into decision_totals as t (workflow, approved, edited, rejected, answered, expired, hasty, seconds)
+        select workflow, count(*) filter (where outcome = 'approved'), count(*) filter (where outcome = 'edited'),
+            count(*) filter (where outcome = 'rejected'), count(*) filter (where outcome = 'answered'),
+            count(*) filter (where outcome = 'expired'), count(*) filter (where unweighed),
+            coalesce(sum(took) filter (where outcome <> 'expired'), 0)
+        from counted group by workflow order by workflow
+        on conflict on constraint decision_totals_pk do update set approved = t.approved + excluded.approved,
+            edited = t.edited + excluded.edited, rejected = t.rejected + excluded.rejected,
+            answered = t.answered + excluded.answered, expired = t.expired + excluded.expired,
+            hasty = t.hasty + excluded.hasty, seconds = t.seconds + excluded.seconds
+    )
+    select count(*) from counted";
+
+/// What each of the versions asked about (`a`) has shown since it came to its stage, by action.
+const TALLIES: &str = "
+    select a.version, d.action, count(*) filter (where outcome = 'approved'),
+        count(*) filter (where outcome = 'edited'), count(*) filter (where outcome = 'rejected'),
+        count(*) filter (where outcome = 'expired'),
+        count(*) filter (where outcome = 'approved' and risk = 'high' and looked_ms < $3),
+        count(*) filter (where outcome = 'rejected' and sampled)
+    from unnest($1::bytea[], $2::timestamptz[]) as a (version, since)
+    join decisions d on d.version = a.version and d.opened_at >= a.since
+    where d.ask = 'approval' and d.action is not null
+    group by a.version, d.action";
+
+const UNDOS: &str = "
+    select a.version, count(*)
+    from unnest($1::bytea[], $2::timestamptz[]) as a (version, since)
+    join runs u on u.version = a.version
+    join reviews r on r.run_id = u.id and r.opened_at >= a.since
+    where r.ask = 'undo' and r.opened_at >= (select min(since) from unnest($2::timestamptz[]) as s (since))
+    group by a.version";
+
+const NEWEST: &str = "
+    select a.version, d.unchanged
+    from unnest($1::bytea[], $2::timestamptz[], $3::int8[]) as a (version, since, latest)
+    cross join lateral (
+        select outcome = 'approved' as unchanged, decided_at, review_id from decisions
+        where version = a.version and opened_at >= a.since and ask = 'approval'
+          and outcome in ('approved', 'edited', 'rejected')
+        order by decided_at desc, review_id limit a.latest) d
+    order by a.version, d.decided_at desc, d.review_id";
 
 impl Store {
-    /// Counts what was decided lately; gives what this call counted, at most a thousand at once: fewer means
-    /// that nothing is left. Whoever counts at the same time counts nothing twice.
+    /// Counts what was decided lately; gives how much this call counted, at most a thousand at once: fewer means
+    /// that nothing is left. Whoever counts at the same time counts nothing twice. An approval of high risk is too
+    /// fast by the rule of this moment.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn count_decisions(&self) -> Result<Vec<Counted>, StoreError> {
+    pub async fn count_decisions(&self, hasty: Hasty) -> Result<usize, StoreError> {
         let client = self.client().await?;
         let statement = client.prepare_cached(COUNT).await?;
-        let counted =
-            |row: &Row| Counted { by: row.get(0), high_approval: row.get::<_, bool>(1).then(|| row.get(2)) };
-        Ok(client.query(&statement, &[&(AT_ONCE as i64)]).await?.iter().map(counted).collect())
+        let counted: i64 = client.query_one(&statement, &[&(AT_ONCE as i64), &hasty.within_ms]).await?.get(0);
+        Ok(usize::try_from(counted).unwrap_or(0))
     }
 
-    /// How many undoings have failed so far: a change of it is a reason to look.
+    /// Approvals that were too fast and that nobody has weighed, person by person.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn failed_undos(&self) -> Result<i64, StoreError> {
-        let client = self.client().await?;
-        let statement = client.prepare_cached("select count(*) from reviews where ask = 'undo'").await?;
-        Ok(client.query_one(&statement, &[]).await?.get(0))
-    }
-
-    /// What a version has shown since `since`; of the latest decisions at most `latest`.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn shown(
-        &self,
-        version: Digest,
-        since: Timestamp,
-        hasty: Hasty,
-        latest: u32,
-    ) -> Result<Shown, StoreError> {
-        let client = self.client().await?;
-        let (key, since_, within) = (&version.0[..], &since, &hasty.within_ms);
-        let tallies = client
-            .prepare_cached(
-                "select action, count(*) filter (where outcome = 'approved'),
-                    count(*) filter (where outcome = 'edited'), count(*) filter (where outcome = 'rejected'),
-                    count(*) filter (where outcome = 'expired'),
-                    count(*) filter (where outcome = 'approved' and risk = 'high' and looked_ms < $3),
-                    count(*) filter (where outcome = 'rejected' and sampled)
-                 from decisions
-                 where version = $1 and opened_at >= $2 and ask = 'approval' and action is not null
-                 group by action",
-            )
-            .await?;
-        let undos = client
-            .prepare_cached(
-                "select count(*) from reviews r join runs u on u.id = r.run_id
-                 where r.ask = 'undo' and r.opened_at >= $2 and u.version = $1",
-            )
-            .await?;
-        let newest = client
-            .prepare_cached(
-                "select outcome = 'approved' from decisions
-                 where version = $1 and opened_at >= $2 and ask = 'approval'
-                   and outcome in ('approved', 'edited', 'rejected')
-                 order by decided_at desc, review_id limit $3",
-            )
-            .await?;
-        let mut shown = Shown::default();
-        for row in client.query(&tallies, &[&key, since_, within]).await? {
-            shown.rejected_samples += number(&row, 6);
-            shown.actions.insert(row.get(0), tally(&row, 1));
-        }
-        shown.failed_undos = number(&client.query_one(&undos, &[&key, since_]).await?, 0);
-        let rows = client.query(&newest, &[&key, since_, &i64::from(latest)]).await?;
-        shown.latest = rows.iter().map(|row| row.get(0)).collect();
-        Ok(shown)
-    }
-
-    /// The runs that ask about the stage of a version, or are about to change it, each with that stage.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn open_proposals(&self, version: Digest) -> Result<Vec<(RunId, String)>, StoreError> {
+    pub async fn unweighed(&self) -> Result<Vec<Unweighed>, StoreError> {
         let client = self.client().await?;
         let statement = client
             .prepare_cached(
-                "select id, split_part(idempotency_key, '/', 2) from runs
-                 where workflow = $1 and starts_with(idempotency_key, $2) and finished_at is null",
+                "select decided_by, array_agg(review_id) from (
+                    select decided_by, review_id from decisions where unweighed limit $1) as found
+                 group by decided_by order by decided_by",
             )
             .await?;
-        let rows = client.query(&statement, &[&own::WORKFLOW, &format!("{version}/")]).await?;
-        Ok(rows.iter().map(|row| (RunId(row.get(0)), row.get(1))).collect())
+        let unweighed = |row: &Row| Unweighed {
+            by: row.get(0),
+            reviews: row.get::<_, Vec<Uuid>>(1).into_iter().map(ReviewId).collect(),
+        };
+        Ok(client.query(&statement, &[&(AT_ONCE as i64)]).await?.iter().map(unweighed).collect())
+    }
+
+    /// These were weighed, and `news` is what there is to tell of them: both, or neither. What somebody else has
+    /// weighed is told by nobody else. Gives whether it is new to the owner.
+    ///
+    /// # Errors
+    /// When the database does not answer: they are still to be weighed then.
+    pub async fn weighed(&self, reviews: &[ReviewId], news: Option<&News<'_>>) -> Result<bool, StoreError> {
+        let ids: Vec<Uuid> = reviews.iter().map(|review| review.0).collect();
+        let mut client = self.client().await?;
+        let tx = client.transaction().await?;
+        let statement = "update decisions set unweighed = false where review_id in (
+                            select review_id from decisions where review_id = any ($1) and unweighed
+                            order by review_id for update)";
+        let ours = tx.execute(statement, &[&ids]).await? > 0;
+        let new = match news {
+            Some(news) if ours => note(&*tx, news).await?,
+            _ => false,
+        };
+        tx.commit().await?;
+        Ok(new)
+    }
+
+    /// When the latest undoing failed: a change of it is a reason to look.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn latest_failed_undo(&self) -> Result<Option<Timestamp>, StoreError> {
+        let client = self.client().await?;
+        let statement =
+            client.prepare_cached("select max(opened_at) from reviews where ask = 'undo'").await?;
+        Ok(client.query_one(&statement, &[]).await?.get(0))
+    }
+
+    /// What versions have shown; one that has shown nothing is missing.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn shown(&self, of: &[Looked], hasty: Hasty) -> Result<BTreeMap<Digest, Shown>, StoreError> {
+        let versions: Vec<&[u8]> = of.iter().map(|of| &of.version.0[..]).collect();
+        let since: Vec<Timestamp> = of.iter().map(|of| of.since).collect();
+        let latest: Vec<i64> = of.iter().map(|of| i64::from(of.latest)).collect();
+        let client = self.client().await?;
+        let mut shown: BTreeMap<Digest, Shown> = BTreeMap::new();
+        let tallies = client.prepare_cached(TALLIES).await?;
+        for row in client.query(&tallies, &[&versions, &since, &hasty.within_ms]).await? {
+            let shown = shown.entry(digest(&row, 0)?).or_default();
+            shown.rejected_samples += number(&row, 7);
+            shown.actions.insert(row.get(1), tally(&row, 2));
+        }
+        let undos = client.prepare_cached(UNDOS).await?;
+        for row in client.query(&undos, &[&versions, &since]).await? {
+            shown.entry(digest(&row, 0)?).or_default().failed_undos = number(&row, 1);
+        }
+        let newest = client.prepare_cached(NEWEST).await?;
+        for row in client.query(&newest, &[&versions, &since, &latest]).await? {
+            shown.entry(digest(&row, 0)?).or_default().latest.push(row.get(1));
+        }
+        Ok(shown)
+    }
+
+    /// The runs that ask about the stages of these versions, or are about to change one: the version, the run, and
+    /// that stage.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn open_proposals(
+        &self,
+        versions: &[Digest],
+    ) -> Result<Vec<(Digest, RunId, String)>, StoreError> {
+        let client = self.client().await?;
+        let statement = client
+            .prepare_cached(
+                "select id, split_part(idempotency_key, '/', 1), split_part(idempotency_key, '/', 2) from runs
+                 where workflow = $1 and split_part(idempotency_key, '/', 1) = any ($2) and finished_at is null
+                   and status <> 'succeeded'",
+            )
+            .await?;
+        let names: Vec<String> = versions.iter().map(Digest::to_string).collect();
+        let rows = client.query(&statement, &[&own::WORKFLOW, &names]).await?;
+        let found = rows.iter().filter_map(|row| {
+            let name: &str = row.get(1);
+            let place = names.iter().position(|known| known == name)?;
+            Some((*versions.get(place)?, RunId(row.get(0)), row.get(2)))
+        });
+        Ok(found.collect())
     }
 
     /// How the owner decided about each action of these versions, from the first day on.

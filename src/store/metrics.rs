@@ -41,6 +41,27 @@ pub struct ReviewMetrics {
     pub expired_ratio: Option<f64>,
 }
 
+/// What was ever decided about the reviews of one workflow. It never falls.
+#[derive(Clone, PartialEq, Debug)]
+pub struct DecisionTotals {
+    /// The workflow.
+    pub workflow: String,
+    /// Approved as they were.
+    pub approved: i64,
+    /// Approved with changes.
+    pub edited: i64,
+    /// Refused.
+    pub rejected: i64,
+    /// Answered.
+    pub answered: i64,
+    /// Not decided in time.
+    pub expired: i64,
+    /// Approvals of high risk that were too fast to have been read.
+    pub hasty: i64,
+    /// How long all but the expired took together, seconds.
+    pub seconds: f64,
+}
+
 /// Counts of everything there is. Counting takes the longer the more there is.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Totals {
@@ -53,7 +74,7 @@ pub struct Totals {
 const REVIEWS: &str = "
     with timed as (
         select *, extract(epoch from decided_at - opened_at)::float8 as took from decisions
-        where $1::timestamptz is null or decided_at >= $1),
+        where decided_at >= coalesce($1::timestamptz, '-infinity')),
     decided as (
         select workflow, count(*) filter (where outcome = 'approved') as approved,
             count(*) filter (where outcome = 'edited') as edited,
@@ -106,6 +127,31 @@ impl Store {
             expired_ratio: row.get(13),
         };
         Ok(client.query(&statement, &[&since, &hasty_ms]).await?.iter().map(metrics).collect())
+    }
+
+    /// What was ever decided, by workflow; a row for each, however much there was.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn decision_totals(&self) -> Result<Vec<DecisionTotals>, StoreError> {
+        let client = self.client().await?;
+        let statement = client
+            .prepare_cached(
+                "select workflow, approved, edited, rejected, answered, expired, hasty, seconds
+                 from decision_totals order by workflow",
+            )
+            .await?;
+        let totals = |row: &Row| DecisionTotals {
+            workflow: row.get(0),
+            approved: row.get(1),
+            edited: row.get(2),
+            rejected: row.get(3),
+            answered: row.get(4),
+            expired: row.get(5),
+            hasty: row.get(6),
+            seconds: row.get(7),
+        };
+        Ok(client.query(&statement, &[]).await?.iter().map(totals).collect())
     }
 
     /// How many runs and effects there are, by status.

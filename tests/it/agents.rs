@@ -14,6 +14,7 @@ use steward::store::records::NewVersion;
 
 use crate::support::model_server::{ModelServer, says};
 use crate::support::process::Process;
+use crate::support::rig::set_stage;
 use crate::support::{App, app_with, database, eventually};
 
 pub const AGENT: &str = "\
@@ -224,7 +225,7 @@ async fn what_a_tool_gives_can_order_nothing() {
     // Even where policy alone decides.
     let version = app.service.as_ref().unwrap().door.engine().current(&"ask".into()).unwrap();
     let engine = app.service.as_ref().unwrap().door.engine();
-    engine.set_stage(version.digest, steward::domain::workflow::Stage::Live).await.unwrap();
+    set_stage(engine, version.digest, steward::domain::workflow::Stage::Live).await;
     let run = open(&app, "Anything new?").await;
     let review = app.open_review(&run).await;
     assert_eq!(review["question"]["action"]["action"], "email.send", "the plan is the owner's");
@@ -324,7 +325,7 @@ steps:
     .await;
     let engine = Arc::clone(app.service.as_ref().unwrap().door.engine());
     let version = engine.current(&"ask".into()).unwrap();
-    engine.set_stage(version.digest, steward::domain::workflow::Stage::Live).await.unwrap();
+    set_stage(&engine, version.digest, steward::domain::workflow::Stage::Live).await;
     let run = open(&app, "Hello").await;
     let review = app.open_review(&run).await;
     let reasons = review["question"]["reasons"].to_string();

@@ -22,7 +22,7 @@ use steward::store::stages::Restage;
 
 use crate::support::forge::by_hand;
 use crate::support::model_server::{ModelServer, says};
-use crate::support::rig::{Rig, Scripted, call_out, define, step, version};
+use crate::support::rig::{Rig, Scripted, call_out, define, set_stage, step, version};
 use crate::support::{app_with, database, eventually};
 
 const HASTY: Hasty = Hasty { within_ms: 5_000, in_a_row: 3 };
@@ -251,7 +251,7 @@ async fn an_undo_that_failed_asks_whether_the_version_is_to_be_supervised_again(
     let steps = vec![Step { undo: Some(undo), ..call_out("book", None) }, call_out("pay", Some("book"))];
     let house = House::of(steps, refused, demoting(Cause::FailedUndo, false)).await.observed();
     let version = house.rig.door.engine().current(&"test".into()).unwrap();
-    house.rig.door.engine().set_stage(version.digest, Stage::Live).await.unwrap();
+    set_stage(house.rig.door.engine(), version.digest, Stage::Live).await;
     house.rig.open_about("it", None).await;
     let review = house.asked().await;
     assert_eq!(review.question.action.clone().unwrap().params["stage"], "supervised");
@@ -294,6 +294,43 @@ async fn fast_approvals_of_high_risk_are_pointed_out_and_earn_nothing() {
 }
 
 #[tokio::test]
+async fn fast_approvals_are_pointed_out_once_though_the_first_try_fails_after_they_were_counted() {
+    let hour = |definitions: &mut Definitions| definitions.settings.autonomy.hasty.within = Span::secs(3600);
+    let house = House::new(hour).await;
+    for what in ["one", "two", "three"] {
+        let (run, _) = marked(&house, what, "risk", json!({"class": "high"})).await;
+        house.rig.decide(run, Verdict::Approved).await;
+    }
+    let (client, connection) = house.store.config().connect(tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    // A sequence remembers what a transaction that failed has taken from it.
+    let fails = "create sequence tried;
+         create function fails() returns trigger language plpgsql as $$
+         begin perform nextval('tried'); raise exception 'not now'; end $$;
+         create trigger fails before insert on notices for each row execute function fails()";
+    client.batch_execute(fails).await.unwrap();
+    let house = house.observed();
+    eventually("a try that fails", || async {
+        let tried = client.query_one("select is_called from tried", &[]).await.unwrap();
+        tried.get::<_, bool>(0).then_some(())
+    })
+    .await;
+    house.counted(3).await;
+    client.batch_execute("drop trigger fails on notices").await.unwrap();
+    let pointed_out = || async {
+        let notices = house.store.notices(true, 9).await.unwrap();
+        notices.into_iter().find(|notice| notice.subject == "hasty/owner").map(|notice| notice.times)
+    };
+    assert_eq!(eventually("the owner being told", pointed_out).await, 1);
+    assert!(house.store.unweighed().await.unwrap().is_empty());
+    // More decisions, and another look: what was told is not told again.
+    house.decided("four", no()).await;
+    house.counted(4).await;
+    assert_eq!(pointed_out().await, Some(1));
+    house.stop().await;
+}
+
+#[tokio::test]
 async fn each_decision_is_counted_once_however_many_count_and_stays_when_its_run_goes() {
     let house = House::new(|_| {}).await;
     let approved = house.decided("one", Verdict::Approved).await;
@@ -304,10 +341,10 @@ async fn each_decision_is_counted_once_however_many_count_and_stays_when_its_run
     house.rig.becomes(approved, "succeeded").await;
     house.rig.becomes(edited, "succeeded").await;
     house.rig.becomes(rejected, "declined").await;
-    let all = futures_util::future::join_all((0..8).map(|_| house.store.count_decisions())).await;
-    let counted: usize = all.into_iter().map(|counted| counted.unwrap().len()).sum();
+    let all = futures_util::future::join_all((0..8).map(|_| house.store.count_decisions(HASTY))).await;
+    let counted: usize = all.into_iter().map(|counted| counted.unwrap()).sum();
     assert_eq!(counted, 4);
-    assert!(house.store.count_decisions().await.unwrap().is_empty());
+    assert_eq!(house.store.count_decisions(HASTY).await.unwrap(), 0);
     let version = house.rig.door.engine().current(&"test".into()).unwrap().digest;
     let before = house.store.action_counts(&[version], HASTY).await.unwrap();
     assert_eq!(before.len(), 1);
@@ -323,7 +360,7 @@ async fn each_decision_is_counted_once_however_many_count_and_stays_when_its_run
     by_hand(&house.store, &remove).await;
     assert!(house.store.run_row(approved).await.unwrap().is_none());
     assert_eq!(house.store.action_counts(&[version], HASTY).await.unwrap(), before);
-    assert!(house.store.count_decisions().await.unwrap().is_empty());
+    assert_eq!(house.store.count_decisions(HASTY).await.unwrap(), 0);
     house.stop().await;
 }
 
@@ -345,7 +382,7 @@ async fn how_long_somebody_can_have_looked_ends_with_what_was_decided_before() {
              from reviews where run_id = '{three}'"
     );
     by_hand(&house.store, &sql).await;
-    assert_eq!(house.store.count_decisions().await.unwrap().len(), 3);
+    assert_eq!(house.store.count_decisions(HASTY).await.unwrap(), 3);
     let (client, connection) = house.store.config().connect(tokio_postgres::NoTls).await.unwrap();
     tokio::spawn(connection);
     let rows = client.query("select looked_ms from decisions order by decided_at", &[]).await.unwrap();
@@ -391,7 +428,7 @@ async fn a_change_by_one_node_counts_on_the_other_within_a_moment() {
     let one = Rig::beside(&store, std::time::Duration::from_secs(60), steps(), Vec::new()).await;
     let two = Rig::beside(&store, std::time::Duration::from_secs(60), steps(), Vec::new()).await;
     let version = one.door.engine().current(&"test".into()).unwrap().digest;
-    one.door.engine().set_stage(version, Stage::Live).await.unwrap();
+    set_stage(one.door.engine(), version, Stage::Live).await;
     eventually("the other node knowing it", || async {
         (two.door.engine().current(&"test".into()).unwrap().stage == Stage::Live).then_some(())
     })

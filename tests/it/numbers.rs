@@ -13,6 +13,7 @@ use steward::triggers::mail::Mailroom;
 
 use crate::autonomy::House;
 use crate::support::app;
+use crate::support::forge::by_hand;
 
 #[tokio::test]
 async fn workflows_are_listed_and_changed_by_hand_and_what_does_not_exist_is_said() {
@@ -51,6 +52,14 @@ async fn numbers_are_for_the_token_and_for_the_scrapers_own_which_opens_nothing_
     house.rig.becomes(run, "succeeded").await;
     house.rig.open_about("two", None).await;
     house.counted(1).await;
+    // What was decided long ago counts for the counters alone, and so does what is not kept any more.
+    let long_ago = "
+        insert into decisions (review_id, run_id, step, workflow, version, ask, risk, sampled, outcome, opened_at,
+            decided_at, decided_by, looked_ms)
+        select gen_random_uuid(), gen_random_uuid(), 'pay', workflow, version, ask, risk, false, 'rejected',
+            now() - interval '41 days', now() - interval '40 days', 'owner', 1 from decisions;
+        update decision_totals set rejected = 2, seconds = seconds + 2 * 86400";
+    by_hand(&house.store, long_ago).await;
     let mail = Mailroom {
         door: house.rig.door.clone(),
         definitions: house.definitions.clone(),
@@ -85,8 +94,9 @@ async fn numbers_are_for_the_token_and_for_the_scrapers_own_which_opens_nothing_
     for line in [
         "steward_reviews_open{workflow=\"test\"} 1",
         "steward_reviews_decided_total{workflow=\"test\",outcome=\"approved\"} 1",
+        "steward_reviews_decided_total{workflow=\"test\",outcome=\"rejected\"} 2",
         "steward_reviews_unchanged_ratio{workflow=\"test\"} 1",
-        "steward_review_decision_seconds_count{workflow=\"test\"} 1",
+        "steward_review_decision_seconds_count{workflow=\"test\"} 3",
         "steward_runs{status=\"succeeded\"} 1",
         "steward_effects{status=\"succeeded\"} 1",
     ] {

@@ -15,6 +15,7 @@ use steward::triggers::webhook;
 
 use super::{Case, obedient, pages};
 use crate::support::model_server::ModelServer;
+use crate::support::rig::set_stage;
 use crate::support::smtp::MailServer;
 use crate::support::{App, app_with, eventually};
 
@@ -87,7 +88,7 @@ impl House {
         let engine = app.service.as_ref().unwrap().door.engine().clone();
         for workflow in engine.workflows() {
             let version = engine.current(&workflow).unwrap();
-            engine.set_stage(version.digest, Stage::Live).await.unwrap();
+            set_stage(&engine, version.digest, Stage::Live).await;
         }
         Self { app, mail, site, evil }
     }
