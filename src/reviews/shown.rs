@@ -216,7 +216,7 @@ async fn known(engine: &Engine, recipients: &[String], run: Option<&Run>) -> Res
     let store = &engine.store;
     let thread = run.and_then(|run| run.opened.input.get("thread")).and_then(Value::as_str);
     let mails = match thread {
-        Some(thread) => store.thread(thread, MAILS).await?.len(),
+        Some(thread) => store.thread_length(thread, MAILS).await?,
         None => 0,
     };
     let mut told = Vec::new();
