@@ -1,8 +1,9 @@
 //! What may be done about a review without deciding it: leave it alone for a while, say something to it.
 
 use jiff::Timestamp;
+use uuid::Uuid;
 
-use crate::domain::ids::ReviewId;
+use crate::domain::ids::{CommentId, ReviewId};
 use crate::models::schema;
 use crate::orchestrator::engine::Engine;
 use crate::reviews::decide::sound_words;
@@ -72,7 +73,21 @@ pub async fn comment(
     by: &str,
     text: &str,
 ) -> Result<CommentRow, AsideRefusal> {
+    comment_as(engine, CommentId(Uuid::now_v7()), review, by, text).await
+}
+
+/// The same where it may be told twice of one and the same comment: it is kept once under its id.
+///
+/// # Errors
+/// See [`AsideRefusal`].
+pub async fn comment_as(
+    engine: &Engine,
+    id: CommentId,
+    review: ReviewId,
+    by: &str,
+    text: &str,
+) -> Result<CommentRow, AsideRefusal> {
     sound_words(text, MAX_COMMENT).map_err(AsideRefusal::BadWords)?;
     schema::storable(&serde_json::json!(text)).map_err(AsideRefusal::BadWords)?;
-    engine.store.comment(review, by, text).await?.ok_or(AsideRefusal::NotFound(review))
+    engine.store.comment(id, review, by, text).await?.ok_or(AsideRefusal::NotFound(review))
 }

@@ -3,7 +3,6 @@
 use jiff::Timestamp;
 use serde::Serialize;
 use tokio_postgres::Row;
-use uuid::Uuid;
 
 use crate::domain::ids::{CommentId, ReviewId};
 use crate::store::{Store, StoreError};
@@ -22,12 +21,13 @@ pub struct CommentRow {
 }
 
 impl Store {
-    /// Keeps a comment; nothing when there is no such review.
+    /// Keeps a comment, once under its id; nothing when there is no such review.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn comment(
         &self,
+        id: CommentId,
         review: ReviewId,
         by: &str,
         text: &str,
@@ -37,10 +37,11 @@ impl Store {
             .prepare_cached(
                 "insert into comments (id, review_id, by, text)
                  select $1, id, $3, $4 from reviews where id = $2
+                 on conflict on constraint comments_pk do update set id = excluded.id
                  returning id, by, text, at",
             )
             .await?;
-        let row = client.query_opt(&statement, &[&Uuid::now_v7(), &review.0, &by, &text]).await?;
+        let row = client.query_opt(&statement, &[&id.0, &review.0, &by, &text]).await?;
         Ok(row.as_ref().map(comment_row))
     }
 

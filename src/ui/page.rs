@@ -6,13 +6,12 @@ use serde_json::Value;
 
 use crate::api::session::Form;
 use crate::domain::event::{Ask, Verdict};
-use crate::reviews;
+use crate::reviews::{self, snooze};
 use crate::store::effects::EffectRow;
 use crate::store::reviews::ReviewRow;
 use crate::ui::answer;
 use crate::ui::facts::{Change, Held, Part, Said, Stake, changes, does, parts, rests_on};
 use crate::ui::params::{self, Errors};
-use crate::ui::snooze;
 use crate::ui::text::{Folded, Inert, Shown};
 use crate::ui::viewer::Viewer;
 use crate::ui::when::{Clock, When};
@@ -99,6 +98,17 @@ pub struct May {
     pub comment: bool,
 }
 
+/// For how long it may be left alone, at a touch.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Nap {
+    /// The word of the form.
+    pub word: &'static str,
+    /// What the button says.
+    pub says: &'static str,
+    /// Until when that is.
+    pub until: When,
+}
+
 /// The next thing that waits.
 #[derive(Clone, Debug)]
 pub struct Next {
@@ -147,7 +157,7 @@ pub struct ReviewPage {
     pub reason_typed: String,
     pub words_typed: String,
     pub comment_typed: String,
-    pub snoozes: Vec<snooze::Offer>,
+    pub snoozes: Vec<Nap>,
     pub snoozed: Option<When>,
     pub comments: Vec<Said>,
     /// What was approved and waits, so that it can be called back.
@@ -172,7 +182,10 @@ impl ReviewPage {
         let is_open = row.status == "open";
         let must_sign_in = viewer.must_sign_in(row);
         let snoozes = match is_open {
-            true => snooze::offers(clock, row.due_at),
+            true => snooze::offers(clock.now, &clock.zone, row.due_at)
+                .into_iter()
+                .map(|offer| Nap { word: offer.word, says: offer.says, until: clock.when(offer.until) })
+                .collect(),
             false => Vec::new(),
         };
         let may = if must_sign_in { May::default() } else { may(shown, viewer, !snoozes.is_empty()) };

@@ -52,6 +52,7 @@ mod schedules;
 mod schema;
 mod sign_in;
 mod slack;
+mod slack_beside;
 mod slack_blocks;
 mod slack_kinds;
 mod survival;

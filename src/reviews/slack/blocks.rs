@@ -19,8 +19,8 @@ use crate::domain::text::visible;
 use crate::reviews::decide::fitting;
 use crate::reviews::slack::form::Form;
 use crate::reviews::slack::kit::{
-    actions, bold, bounded, bullets, button, confirmed, context, header, link, link_button, preformatted,
-    rich, section, weight, words,
+    actions, bold, bounded, bullets, button, confirmed, context, header, link, link_button, menu,
+    preformatted, rich, section, weight, words,
 };
 use crate::reviews::slack::limits;
 use crate::reviews::slack::text::{cost, cut, escape, line, plain, short};
@@ -192,6 +192,9 @@ pub fn closed(review: &ReviewRow, look: &Look) -> Message {
 pub fn outcome(review: &ReviewRow) -> String {
     let by = review.decided_by.as_deref().unwrap_or("nobody");
     match (review.status.as_str(), &review.verdict) {
+        (_, Some(Verdict::Responded { words })) => {
+            format!("Given back for another draft by {by}: {}", bounded(&line(words), REASON))
+        }
         ("approved", _) => format!("Approved by {by}"),
         ("edited", _) => format!("Approved with changes by {by}"),
         ("rejected", Some(Verdict::Rejected { reason })) if !reason.trim().is_empty() => {
@@ -272,7 +275,16 @@ fn buttons(review: &ReviewRow, look: &Look, fit: Fit, whole: bool) -> Vec<Value>
         row.push(button("reject", "Reject", &handle, Some("danger")));
     }
     row.push(link_button(&look.review(review.id), "Open in Steward"));
+    let said = more(review).filter(|(word, _)| fit == Fit::Whole || *word != "respond");
+    row.push(menu("more", said.map(|(word, says)| (format!("{word} {handle}"), says))));
     row
+}
+
+/// What may be done beside deciding, each with its word: never less than to say something.
+pub fn more(review: &ReviewRow) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let takes = fitting(review.question.ask, review.question.form.is_some());
+    let all = [("snooze", "Not now…"), ("comment", "Comment…"), ("respond", "Ask for another draft…")];
+    all.into_iter().filter(|(word, _)| *word != "respond" || takes.contains(&"responded"))
 }
 
 /// A choice as a button says it: `give_up` is `give up`.
