@@ -127,10 +127,14 @@ fn with_token(state: &ApiState, mut request: Request) -> Result<Request, Problem
     Ok(request)
 }
 
-/// The session that a request's cookie named, if it is good.
+/// The session that a request's cookie named, if it is good; 429 when too many were made up.
 async fn good(state: &ApiState, session: Option<Session>) -> Result<Option<Session>, Problem> {
     let Some(session) = session else { return Ok(None) };
+    state.web.sealer.may_look(session.secret())?;
     let good = state.store().session_is_good(session.digest()).await?;
+    if good {
+        state.web.sealer.was_good(session.secret());
+    }
     Ok(good.then_some(session))
 }
 
@@ -154,7 +158,11 @@ async fn with_session(state: &ApiState, mut request: Request) -> Result<Request,
 async fn with_link(state: &ApiState, mut request: Request) -> Result<Request, Response> {
     let refused = |problem: Problem| problem.into_response();
     let named = Session::of(request.headers(), &state.web);
-    let mut session = good(state, named).await.map_err(refused)?;
+    let mut session = match good(state, named).await {
+        // The link is good without it.
+        Err(problem) if problem.kind == Kind::Busy => None,
+        looked => looked.map_err(refused)?,
+    };
     let secret = request.uri().path().strip_prefix(LINK).unwrap_or_default().to_owned();
     if changes(&request) {
         state.web.same_origin_or_none(request.headers()).map_err(refused)?;

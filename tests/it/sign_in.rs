@@ -81,6 +81,40 @@ async fn a_link_that_is_too_old_unknown_or_void_signs_nobody_in_and_trying_is_bo
 }
 
 #[tokio::test]
+async fn a_flood_of_made_up_secrets_is_bounded_and_locks_nobody_out_who_has_a_good_one() {
+    let app = app().await;
+    let inside = Visitor::signed_in(&app).await;
+    let outside = link(&app).await;
+    let path = outside.strip_prefix(&app.url).unwrap().to_owned();
+    let stranger = Visitor::new(&app);
+    // As long as a good one is, and not.
+    let made_up = |n: usize| format!("{n:064x}{}", if n % 2 == 0 { "00".repeat(16) } else { String::new() });
+    let looks = futures_util::future::join_all((0..40).map(|n| {
+        let (mut forged, stranger, secret) = (Visitor::new(&app), &stranger, made_up(n));
+        forged.cookie = Some(format!("{}={secret}", cookie_name(&app)));
+        async move {
+            let shown = stranger.get(&format!("/sign-in?link={secret}")).await.status.as_u16();
+            let entered = stranger.enter(&secret).await.status.as_u16();
+            [shown, entered, forged.get("/").await.status.as_u16()]
+        }
+    }));
+    let statuses: Vec<u16> = looks.await.into_iter().flatten().collect();
+    let refused = statuses.iter().filter(|status| **status == 429).count();
+    assert!(refused > 60, "{statuses:?}");
+    assert!(statuses.iter().all(|status| [200, 303, 403, 429].contains(status)), "{statuses:?}");
+    // Whoever is in stays in, and who has a link comes in.
+    for _ in 0..30 {
+        assert_eq!(inside.get("/").await.status, 200);
+    }
+    let shown = stranger.get(&path).await;
+    assert!(shown.status == 200 && shown.body.contains("name=\"link\""), "{}", shown.body);
+    assert_eq!(stranger.enter(secret(&outside)).await.status, 303);
+    let another = link(&app).await;
+    assert_eq!(stranger.enter(secret(&another)).await.status, 303);
+    app.stop().await;
+}
+
+#[tokio::test]
 async fn a_session_ends_when_its_owner_leaves_everywhere_or_stays_away() {
     let app = app().await;
     let (client, connection) = app.store.config().connect(NoTls).await.unwrap();
