@@ -28,6 +28,7 @@ mod engine;
 mod flow;
 mod flow_door;
 mod gathered;
+mod hooks;
 mod injection;
 mod invariants;
 mod kinds;
