@@ -14,6 +14,7 @@ use crate::api::extract::{Query, id};
 use crate::api::problem::{Kind, Problem};
 use crate::api::session::{Form, Session};
 use crate::api::view::{RunView, StepView, Wait};
+use crate::domain::duration::told;
 use crate::domain::event::Event;
 use crate::domain::ids::RunId;
 use crate::domain::money::Money;
@@ -26,7 +27,7 @@ use crate::ui::review::{Called, call_back_of, clock, to};
 use crate::ui::text::{Inert, Shown};
 use crate::ui::viewer::OWNER;
 use crate::ui::waterfall::{self, Drawn};
-use crate::ui::when::{Clock, When, span};
+use crate::ui::when::{Clock, When};
 
 /// Journal entries shown at once, the last ones; a step writes three or four.
 const ENTRIES: usize = 100;
@@ -209,7 +210,7 @@ fn ready(view: RunView, journal: &[JournalEntry], clock: &Clock, shown: usize, p
         trigger: Inert::line(&view.trigger),
         label: view.label.into(),
         opened: clock.when(view.opened_at),
-        took: span(ended.as_millisecond() - view.opened_at.as_millisecond()),
+        took: told(ended.as_millisecond() - view.opened_at.as_millisecond()),
         cost: money(view.cost_micros),
         waits: view.waits_for.iter().map(|wait| wait_row(wait, clock)).collect(),
         steps: view
@@ -241,7 +242,7 @@ fn says(status: &str) -> &'static str {
 }
 
 fn step_row(step: &StepView, bar: waterfall::Bar, money: &dyn Fn(i64) -> String) -> StepRow {
-    let told = |millis: i64| (millis > 0).then(|| span(millis));
+    let some = |millis: i64| (millis > 0).then(|| told(millis));
     StepRow {
         name: Inert::line(&step.name),
         does: Inert::line(&step.does),
@@ -249,8 +250,8 @@ fn step_row(step: &StepView, bar: waterfall::Bar, money: &dyn Fn(i64) -> String)
         why: step.why.as_deref().map(|why| Inert::glimpse(why, 400)),
         decided: step.decided.as_deref().map(Inert::line),
         drawn: bar.drawn,
-        worked: told(bar.worked),
-        waited: told(bar.waited),
+        worked: some(bar.worked),
+        waited: some(bar.waited),
         attempts: Some(step.attempt).filter(|attempts| *attempts > 1),
         output: step.output.as_ref().map(Shown::of).filter(|output| *output != Shown::Nothing),
         calls: step
@@ -261,7 +262,7 @@ fn step_row(step: &StepView, bar: waterfall::Bar, money: &dyn Fn(i64) -> String)
                 outcome: Inert::glimpse(&call.outcome, 200),
                 tokens: format!("{} in, {} out", call.input_tokens, call.output_tokens),
                 cost: if call.cached { "from the cache".to_owned() } else { money(call.cost_micros) },
-                took: span(i64::try_from(call.millis).unwrap_or(i64::MAX)),
+                took: told(i64::try_from(call.millis).unwrap_or(i64::MAX)),
             })
             .collect(),
     }
