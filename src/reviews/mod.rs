@@ -4,7 +4,7 @@
 //!
 //! - [`courier`] tells the owner of it, over one [`channel`] after the other, and of notices, which
 //!   [`escalate`] finds; [`slack`] and [`email`] are the channels, [`mod@digest`] his day in one message;
-//! - [`mod@shown`] is a review as every surface shows it;
+//! - [`mod@shown`] is a review as every surface shows it, in [`mod@words`] of its own;
 //! - [`mod@decide`] takes what comes back from the owner, whatever the channel: it alone knows which verdict
 //!   fits which question; [`batch`] takes one word for several;
 //! - [`aside`] is what may be done without deciding: comments and snoozes, for as long as [`snooze`] offers;
@@ -27,6 +27,7 @@ pub mod rules;
 pub mod shown;
 pub mod slack;
 pub mod snooze;
+pub mod words;
 
 pub use decide::{DecideRefusal, decide, fitting};
 pub use shown::{Shown, shown};

@@ -8,6 +8,7 @@ use crate::domain::action::{self, Action, Labels};
 use crate::domain::event::{Artifact, Question};
 use crate::domain::label::Label;
 use crate::domain::risk::RiskClass;
+use crate::reviews::words::origin;
 use crate::store::asides::CommentRow;
 use crate::store::effects::EffectRow;
 use crate::ui::diff;
@@ -26,13 +27,7 @@ pub struct Tag {
 
 impl From<Label> for Tag {
     fn from(label: Label) -> Self {
-        let says = match label {
-            Label::Owner => "from you",
-            Label::System => "from Steward",
-            Label::Model => "from a model",
-            Label::Untrusted => "from outside",
-        };
-        Self { class: label.as_str(), says }
+        Self { class: label.as_str(), says: origin(label) }
     }
 }
 

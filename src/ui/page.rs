@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::api::session::Form;
 use crate::domain::event::{Ask, Verdict};
+use crate::reviews::words::wants;
 use crate::reviews::{self, snooze};
 use crate::store::effects::EffectRow;
 use crate::store::reviews::ReviewRow;
@@ -264,19 +265,6 @@ fn may(shown: &reviews::Shown, viewer: &Viewer, can_snooze: bool) -> May {
         snooze: is_open && can_snooze,
         // Behind a link that has decided nothing is left to do.
         comment: is_open || viewer.sees_all,
-    }
-}
-
-fn wants(ask: Ask, has_form: bool) -> &'static str {
-    match ask {
-        Ask::Approval => "May this happen?",
-        Ask::Answer => "No model could answer. What is your answer?",
-        Ask::Question if has_form => "Your answer is needed.",
-        Ask::Question => "Shall it go on?",
-        Ask::InDoubt => "Nobody can tell whether this happened. What do you know?",
-        Ask::Undo => "Undoing this failed. What now?",
-        Ask::Parked => "Steward cannot go on with this run. What now?",
-        Ask::Budget => "The budget is spent. May this cost more, once?",
     }
 }
 

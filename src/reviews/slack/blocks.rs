@@ -24,6 +24,7 @@ use crate::reviews::slack::kit::{
 };
 use crate::reviews::slack::limits;
 use crate::reviews::slack::text::{cost, cut, escape, line, plain, short};
+use crate::reviews::words::origin;
 use crate::store::reviews::ReviewRow;
 
 /// Reasons that are shown.
@@ -307,12 +308,11 @@ pub fn editable(review: &ReviewRow) -> impl Iterator<Item = (&str, &str)> {
         .take(PARAMS)
 }
 
-/// Whose words a value is, where they are not the owner's.
-fn origin(label: Label) -> &'static str {
+/// Whose words a value is, where they are neither the owner's nor Steward's.
+fn aside(label: Label) -> String {
     match label {
-        Label::Untrusted => " (from outside)",
-        Label::Model => " (written by a model)",
-        Label::Owner | Label::System => "",
+        Label::Untrusted | Label::Model => format!(" ({})", origin(label)),
+        Label::Owner | Label::System => String::new(),
     }
 }
 
@@ -328,13 +328,13 @@ impl Values {
         let question = &review.question;
         let params = question.action.iter().flat_map(|action| {
             action.params.as_object().into_iter().flatten().map(|(name, value)| {
-                let origin = question.labels.get(name).map_or("", |label| origin(*label));
+                let origin = question.labels.get(name).map_or_else(String::new, |label| aside(*label));
                 let name = bounded(&format!("{} · {}", line(&action.action), line(name)), NAME);
                 (format!("{name}{origin}"), plain(value))
             })
         });
         let artifacts = question.artifacts.iter().map(|artifact| {
-            let origin = origin(artifact.label);
+            let origin = aside(artifact.label);
             (format!("{}{origin}", bounded(&line(&artifact.title), NAME)), plain(&artifact.value))
         });
         let all = (params.clone().count(), artifacts.clone().count());
