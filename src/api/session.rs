@@ -12,6 +12,7 @@ use url::Url;
 use crate::api::extract::header;
 use crate::api::problem::{Kind, Problem};
 use crate::api::seal::Sealer;
+use crate::config::channels;
 use crate::config::secret::{Secret, kept};
 use crate::domain::digest::Digest;
 use crate::store::sessions::SESSION;
@@ -83,7 +84,7 @@ impl Web {
     /// The URL of a page; `path` begins with a slash.
     #[must_use]
     pub fn page(&self, path: &str) -> String {
-        format!("{}{path}", self.base.as_str().trim_end_matches('/'))
+        channels::page(&self.base, path)
     }
 
     /// The URL that signs in whoever opens it first and presses the button.

@@ -10,6 +10,7 @@ use jiff::tz::TimeZone;
 use serde_json::Value;
 use url::Url;
 
+use crate::config::channels;
 use crate::domain::digest::Digest;
 use crate::domain::event::Verdict;
 use crate::domain::ids::{ReviewId, RunId};
@@ -59,19 +60,19 @@ impl Look {
     /// The page of a review.
     #[must_use]
     pub fn review(&self, review: ReviewId) -> String {
-        self.page(&format!("reviews/{review}"))
+        self.page(&format!("/reviews/{review}"))
     }
 
     /// The page of a run.
     #[must_use]
     pub fn run(&self, run: RunId) -> String {
-        self.page(&format!("runs/{run}"))
+        self.page(&format!("/runs/{run}"))
     }
 
-    /// A page of Steward's.
+    /// A page of Steward's; `path` begins with a slash.
     #[must_use]
     pub fn page(&self, path: &str) -> String {
-        self.web.join(path).map_or_else(|_| self.web.to_string(), Url::into)
+        channels::page(&self.web, path)
     }
 
     /// A moment on the owner's clock.

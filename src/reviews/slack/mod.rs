@@ -238,7 +238,7 @@ impl Slack {
         match says {
             Says::Ask(review) | Says::Remind { review, .. } => blocks::ask(review, &self.look, Fit::Short),
             Says::Notice(_) | Says::Digest(_) => {
-                let page = link(&self.look.page(""), "Open Steward");
+                let page = link(&self.look.page("/"), "Open Steward");
                 Message {
                     blocks: vec![rich(vec![section(vec![words("It stands on the web page: "), page])])],
                     ..message
