@@ -106,7 +106,7 @@ async fn a_comment_is_kept_once_for_each_time_it_was_made_and_decides_nothing() 
         kept.iter().map(|it| (text(it, "by"), text(it, "text"))).collect()
     };
     let mine = ("owner via slack".to_owned(), "ask <!channel> & Ann\nfirst".to_owned());
-    assert_eq!(texts(&kept), [mine.clone()]);
+    assert_eq!(texts(&kept), std::slice::from_ref(&mine));
     // The same words, said once more, are another comment.
     tell(&app.url, &choose(&fake, &message, "comment", OWNER)).await;
     let view = fake.view(2).await;
