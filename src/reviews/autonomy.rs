@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::config::workspace::Definitions;
-use crate::domain::autonomy::own::{self, Proposal};
+use crate::domain::autonomy::own::{self, StageProposal};
 use crate::domain::autonomy::{Due, Evidence, Hasty, Rules, judge, reaches_out, too_fast};
 use crate::domain::ids::{RunId, WorkflowName};
 use crate::domain::label::Label;
@@ -22,7 +22,7 @@ use crate::domain::notice::{NoticeKind, Severity};
 use crate::orchestrator::control::{Control, ControlError, control};
 use crate::orchestrator::door::{Door, OpenError, Request};
 use crate::store::StoreError;
-use crate::store::decisions::{AT_ONCE, Shown};
+use crate::store::decisions::{AT_ONCE, Merits};
 use crate::store::journal::Opened;
 use crate::store::notices::News;
 use crate::store::stages::StageRow;
@@ -151,8 +151,8 @@ impl Desk {
             return Ok(());
         }
         let latest = rules.demote.as_ref().and_then(|rule| rule.below).map_or(0, |below| below.of);
-        let shown = store.shown(row.digest, staged.staged_at, hasty, latest).await?;
-        let Shown { actions, rejected_samples, failed_undos, latest } = shown;
+        let merits = store.merits(row.digest, staged.staged_at, hasty, latest).await?;
+        let Merits { actions, rejected_samples, failed_undos, latest } = merits;
         let evidence = Evidence {
             stage: staged.stage,
             reaches_out: reaches_out(&row.version),
@@ -171,7 +171,7 @@ impl Desk {
     async fn propose(&self, staged: &StageRow, due: Due, evidence: &Evidence) -> Result<(), Trouble> {
         let since = staged.staged_at.as_microsecond();
         let key = format!("{}/{}/{since}/{}", staged.digest, due.stage.as_str(), due.occasion);
-        let proposal = Proposal {
+        let proposal = StageProposal {
             workflow: staged.workflow.clone(),
             number: staged.number,
             version: staged.digest.to_string(),

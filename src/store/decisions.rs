@@ -29,7 +29,7 @@ pub struct Counted {
 
 /// What a version has to show for itself since it came to its stage.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Shown {
+pub struct Merits {
     /// How the owner decided, by action.
     pub actions: BTreeMap<String, Tally>,
     /// Samples that were rejected.
@@ -105,17 +105,17 @@ impl Store {
         Ok(client.query_one(&statement, &[]).await?.get(0))
     }
 
-    /// What a version has shown since `since`; of the latest decisions at most `latest`.
+    /// What a version has to show for itself since `since`; of the latest decisions at most `latest`.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn shown(
+    pub async fn merits(
         &self,
         version: Digest,
         since: Timestamp,
         hasty: Hasty,
         latest: u32,
-    ) -> Result<Shown, StoreError> {
+    ) -> Result<Merits, StoreError> {
         let client = self.client().await?;
         let (key, since_, within) = (&version.0[..], &since, &hasty.within_ms);
         let tallies = client
@@ -144,15 +144,15 @@ impl Store {
                  order by decided_at desc, review_id limit $3",
             )
             .await?;
-        let mut shown = Shown::default();
+        let mut merits = Merits::default();
         for row in client.query(&tallies, &[&key, since_, within]).await? {
-            shown.rejected_samples += number(&row, 6);
-            shown.actions.insert(row.get(0), tally(&row, 1));
+            merits.rejected_samples += number(&row, 6);
+            merits.actions.insert(row.get(0), tally(&row, 1));
         }
-        shown.failed_undos = number(&client.query_one(&undos, &[&key, since_]).await?, 0);
+        merits.failed_undos = number(&client.query_one(&undos, &[&key, since_]).await?, 0);
         let rows = client.query(&newest, &[&key, since_, &i64::from(latest)]).await?;
-        shown.latest = rows.iter().map(|row| row.get(0)).collect();
-        Ok(shown)
+        merits.latest = rows.iter().map(|row| row.get(0)).collect();
+        Ok(merits)
     }
 
     /// The runs that ask about the stage of a version, or are about to change it, each with that stage.

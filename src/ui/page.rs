@@ -13,7 +13,7 @@ use crate::store::reviews::ReviewRow;
 use crate::ui::answer;
 use crate::ui::facts::{Change, Held, Part, Said, Stake, changes, does, parts, rests_on};
 use crate::ui::params::{self, Errors};
-use crate::ui::text::{Folded, Inert, Shown};
+use crate::ui::text::{Folded, Inert, Readable};
 use crate::ui::viewer::Viewer;
 use crate::ui::when::{Clock, When};
 
@@ -31,7 +31,7 @@ pub struct Decided {
     /// The owner's words: the reason of a rejection, or what the next draft is to heed.
     pub reason: Option<Folded>,
     /// The answer to a question.
-    pub answer: Option<Shown>,
+    pub answer: Option<Readable>,
 }
 
 /// Something to tell before anything else.
@@ -281,7 +281,7 @@ fn decided(row: &ReviewRow, clock: &Clock) -> Decided {
     let (reason, answer) = match &row.verdict {
         Some(Verdict::Rejected { reason }) if !reason.is_empty() => (Some(Folded::new(reason)), None),
         Some(Verdict::Responded { words }) => (Some(Folded::new(words)), None),
-        Some(Verdict::Answered { answer }) => (None, Some(Shown::of(answer))),
+        Some(Verdict::Answered { answer }) => (None, Some(Readable::of(answer))),
         _ => (None, None),
     };
     Decided {

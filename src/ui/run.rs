@@ -24,7 +24,7 @@ use crate::ui::facts::{Held, Tag};
 use crate::ui::home::effect_says;
 use crate::ui::page::Notice;
 use crate::ui::review::{Called, call_back_of, clock, to};
-use crate::ui::text::{Inert, Shown};
+use crate::ui::text::{Inert, Readable};
 use crate::ui::viewer::OWNER;
 use crate::ui::waterfall::{self, Drawn};
 use crate::ui::when::{Clock, When};
@@ -43,7 +43,7 @@ struct StepRow {
     worked: Option<String>,
     waited: Option<String>,
     attempts: Option<u32>,
-    output: Option<Shown>,
+    output: Option<Readable>,
     calls: Vec<CallRow>,
 }
 
@@ -70,8 +70,8 @@ struct EffectLine {
     says: &'static str,
     status: Inert,
     at: When,
-    request: Shown,
-    response: Shown,
+    request: Readable,
+    response: Readable,
 }
 
 /// An entry of the journal.
@@ -81,7 +81,7 @@ struct EntryRow {
     about: Inert,
     at: When,
     actor: Inert,
-    data: Shown,
+    data: Readable,
 }
 
 /// What changes on the page while it is looked at.
@@ -107,7 +107,7 @@ pub(super) struct RunLive {
     steps: Vec<StepRow>,
     is_shortened: bool,
     effects: Vec<EffectLine>,
-    input: Shown,
+    input: Readable,
     entries: Vec<EntryRow>,
     earlier: usize,
 }
@@ -220,7 +220,7 @@ fn ready(view: RunView, journal: &[JournalEntry], clock: &Clock, shown: usize, p
             .collect(),
         is_shortened: drawing.is_shortened,
         effects: view.effects.iter().map(|effect| effect_line(effect, clock)).collect(),
-        input: Shown::of(&view.input),
+        input: Readable::of(&view.input),
         entries: journal.iter().skip(earlier).map(|entry| entry_row(entry, clock)).collect(),
         earlier,
     }
@@ -253,7 +253,7 @@ fn step_row(step: &StepView, bar: waterfall::Bar, money: &dyn Fn(i64) -> String)
         worked: some(bar.worked),
         waited: some(bar.waited),
         attempts: Some(step.attempt).filter(|attempts| *attempts > 1),
-        output: step.output.as_ref().map(Shown::of).filter(|output| *output != Shown::Nothing),
+        output: step.output.as_ref().map(Readable::of).filter(|output| *output != Readable::Nothing),
         calls: step
             .calls
             .iter()
@@ -306,8 +306,8 @@ fn effect_line(effect: &Value, clock: &Clock) -> EffectLine {
         says: effect_says(text("status")),
         status: Inert::line(text("status")),
         at: clock.when(at.unwrap_or(clock.now)),
-        request: Shown::of(&effect["request"]),
-        response: Shown::of(&effect["response"]),
+        request: Readable::of(&effect["request"]),
+        response: Readable::of(&effect["response"]),
     }
 }
 
@@ -320,6 +320,6 @@ fn entry_row(entry: &JournalEntry, clock: &Clock) -> EntryRow {
         about: Inert::glimpse(about.unwrap_or_default(), 60),
         at: clock.when(entry.at),
         actor: Inert::line(&entry.actor),
-        data: Shown::of(&data),
+        data: Readable::of(&data),
     }
 }

@@ -88,7 +88,8 @@ async fn a_flood_of_made_up_secrets_is_bounded_and_locks_nobody_out_who_has_a_go
     let path = outside.strip_prefix(&app.url).unwrap().to_owned();
     let stranger = Visitor::new(&app);
     // As long as a good one is, and not.
-    let made_up = |n: usize| format!("{n:064x}{}", if n.is_multiple_of(2) { "00".repeat(16) } else { String::new() });
+    let made_up =
+        |n: usize| format!("{n:064x}{}", if n.is_multiple_of(2) { "00".repeat(16) } else { String::new() });
     let looks = futures_util::future::join_all((0..40).map(|n| {
         let (mut forged, stranger, secret) = (Visitor::new(&app), &stranger, made_up(n));
         forged.cookie = Some(format!("{}={secret}", cookie_name(&app)));
