@@ -117,6 +117,21 @@ pub(super) async fn require(State(state): State<ApiState>, request: Request, nex
     }
 }
 
+/// Whether a request shows at sight that it is of somebody whom the owner let in: the token, or the cookie or
+/// the link of a sign-in that was made here. Whether those are still good is found out later.
+pub(super) fn is_known(state: &ApiState, request: &Request) -> bool {
+    let headers = request.headers();
+    let is_ours = |secret: &str| state.web.sealer.is_ours(secret);
+    let link = || {
+        let query = request.uri().query().filter(|_| request.uri().path() == SIGN_IN)?;
+        url::form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "link").map(|(_, link)| link)
+    };
+    check(headers, state.token_digest).is_ok()
+        || is_scraper(request, state)
+        || Session::of(headers, &state.web).is_some_and(|session| is_ours(session.secret()))
+        || link().is_some_and(|link| is_ours(&link))
+}
+
 fn with_token(state: &ApiState, mut request: Request) -> Result<Request, Problem> {
     if is_scraper(&request, state) {
         return Ok(request);

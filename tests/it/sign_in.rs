@@ -2,10 +2,12 @@
 
 use reqwest::Method;
 use serde_json::Value;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 use tokio_postgres::NoTls;
 
 use crate::support::visitor::{Visitor, link, secret, seen};
-use crate::support::{App, app, app_with};
+use crate::support::{App, app, app_with, eventually};
 
 /// The name of the session's cookie where there is no TLS.
 pub fn cookie_name(app: &App) -> String {
@@ -112,6 +114,34 @@ async fn a_flood_of_made_up_secrets_is_bounded_and_locks_nobody_out_who_has_a_go
     assert_eq!(stranger.enter(secret(&outside)).await.status, 303);
     let another = link(&app).await;
     assert_eq!(stranger.enter(secret(&another)).await.status, 303);
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn strangers_who_never_finish_their_forms_take_no_place_of_the_owners() {
+    let app = app().await;
+    let inside = Visitor::signed_in(&app).await;
+    let address = app.url.strip_prefix("http://").unwrap();
+    let head = format!(
+        "POST /sign-in HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/x-www-form-urlencoded\r\n\
+         Content-Length: 100\r\n\r\nlink="
+    );
+    let mut slow = Vec::new();
+    for _ in 0..300 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        slow.push(stream);
+    }
+    let stranger = Visitor::new(&app);
+    eventually("all places of strangers to be taken", || async {
+        (stranger.get("/sign-in").await.status == 429).then_some(())
+    })
+    .await;
+    assert_eq!(inside.get("/").await.status, 200);
+    let link = link(&app).await; // asked for with the token
+    let shown = stranger.get(link.strip_prefix(&app.url).unwrap()).await;
+    assert!(shown.status == 200 && shown.body.contains("name=\"link\""), "{}", shown.body);
+    drop(slow);
     app.stop().await;
 }
 
