@@ -189,7 +189,8 @@ impl Service {
         let token = token(&state)?;
         let announcement = Announcement::make(&state, door.engine().node(), &format!("http://{address}"))?;
         let email_secret = SecretRef::Env(EMAIL_HOOK_SECRET.into()).resolve();
-        let web = Web::new(definitions.channels.public_url.clone().map_or_else(|| local_url(address), Ok)?);
+        let base = definitions.channels.public_url.clone().map_or_else(|| local_url(address), Ok)?;
+        let web = Web::new(base, &token);
         let metrics_token = SecretRef::Env(METRICS_TOKEN.into()).resolve();
         let api =
             ApiState::new(door.clone(), definitions.clone(), (mail.clone(), desk), &token, email_secret, web)

@@ -117,6 +117,21 @@ pub(super) async fn require(State(state): State<ApiState>, request: Request, nex
     }
 }
 
+/// Whether a request shows at sight that it is of somebody whom the owner let in: the token, or the cookie or
+/// the link of a sign-in that was made here. Whether those are still good is found out later.
+pub(super) fn is_known(state: &ApiState, request: &Request) -> bool {
+    let headers = request.headers();
+    let is_ours = |secret: &str| state.web.sealer.is_ours(secret);
+    let link = || {
+        let query = request.uri().query().filter(|_| request.uri().path() == SIGN_IN)?;
+        url::form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "link").map(|(_, link)| link)
+    };
+    check(headers, state.token_digest).is_ok()
+        || is_scraper(request, state)
+        || Session::of(headers, &state.web).is_some_and(|session| is_ours(session.secret()))
+        || link().is_some_and(|link| is_ours(&link))
+}
+
 fn with_token(state: &ApiState, mut request: Request) -> Result<Request, Problem> {
     if is_scraper(&request, state) {
         return Ok(request);
@@ -127,10 +142,14 @@ fn with_token(state: &ApiState, mut request: Request) -> Result<Request, Problem
     Ok(request)
 }
 
-/// The session that a request's cookie named, if it is good.
+/// The session that a request's cookie named, if it is good; 429 when too many were made up.
 async fn good(state: &ApiState, session: Option<Session>) -> Result<Option<Session>, Problem> {
     let Some(session) = session else { return Ok(None) };
+    state.web.sealer.may_look(session.secret())?;
     let good = state.store().session_is_good(session.digest()).await?;
+    if good {
+        state.web.sealer.was_good(session.secret());
+    }
     Ok(good.then_some(session))
 }
 
@@ -154,7 +173,11 @@ async fn with_session(state: &ApiState, mut request: Request) -> Result<Request,
 async fn with_link(state: &ApiState, mut request: Request) -> Result<Request, Response> {
     let refused = |problem: Problem| problem.into_response();
     let named = Session::of(request.headers(), &state.web);
-    let mut session = good(state, named).await.map_err(refused)?;
+    let mut session = match good(state, named).await {
+        // The link is good without it.
+        Err(problem) if problem.kind == Kind::Busy => None,
+        looked => looked.map_err(refused)?,
+    };
     let secret = request.uri().path().strip_prefix(LINK).unwrap_or_default().to_owned();
     if changes(&request) {
         state.web.same_origin_or_none(request.headers()).map_err(refused)?;

@@ -34,12 +34,13 @@ pub(super) async fn time(request: Request, next: Next) -> Response {
     }
 }
 
-/// Turns away what comes while too much is under way; health is always answered.
+/// Turns away what comes while too much is under way, strangers by themselves; health is always answered.
 pub(super) async fn load(State(state): State<ApiState>, request: Request, next: Next) -> Response {
     if auth::OPEN.contains(&request.uri().path()) {
         return next.run(request).await;
     }
-    match state.in_flight.clone().try_acquire_owned() {
+    let places = if auth::is_known(&state, &request) { &state.in_flight } else { &state.strangers };
+    match places.clone().try_acquire_owned() {
         Ok(_permit) => next.run(request).await,
         Err(_) => Problem::new(Kind::Busy, "as many requests as can be served are under way").into_response(),
     }

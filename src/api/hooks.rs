@@ -16,7 +16,7 @@ use crate::store::journal::Opened;
 use crate::triggers::email::MAX_EMAIL;
 use crate::triggers::gather::Taken;
 use crate::triggers::mail;
-use crate::triggers::webhook::{self, Signature, SignatureError};
+use crate::triggers::webhook::{self, Hook, Signature, SignatureError};
 
 /// Above the largest email, so that the parser, which knows why, refuses what is just too large.
 const MAX_EMAIL_BODY: usize = MAX_EMAIL + 64 * 1024;
@@ -43,20 +43,22 @@ pub(super) async fn email(
     let (parts, body) = request.into_parts();
     let with_token = parts.headers.contains_key(AUTHORIZATION);
     let busy = |_| Problem::new(Kind::Busy, "as many emails as fit are being read");
-    let proof = proof(&parts.headers)?;
+    let unproven = |error| Problem::new(Kind::Unauthorized, error);
+    let (proof, now) = (proof(&parts.headers)?, state.door.engine().now());
     if with_token {
         auth::check(&parts.headers, state.token_digest)?;
     } else if proof.signature.is_none() || state.email_secret.is_none() {
         return Err(unsigned(&state));
+    } else {
+        proof.timely(now).map_err(unproven)?;
+        if query.workflow.is_some() {
+            return Err(Problem::new(Kind::Unauthorized, "naming a workflow takes the token"));
+        }
     }
     let _permit = state.emails.clone().try_acquire_owned().map_err(busy)?;
     let raw = read(&parts.headers, body, MAX_EMAIL_BODY).await?;
     if let (false, Some(secret)) = (with_token, &state.email_secret) {
-        let verified = webhook::verify(secret, proof, &raw, state.door.engine().now());
-        verified.map_err(|error| Problem::new(Kind::Unauthorized, error))?;
-        if query.workflow.is_some() {
-            return Err(Problem::new(Kind::Unauthorized, "naming a workflow takes the token"));
-        }
+        webhook::verify(secret, proof, &raw, now).map_err(unproven)?;
     }
     let taken = mail::open(&state.mail, raw, query.workflow).await?;
     Ok(taken_in(taken))
@@ -78,12 +80,9 @@ pub(super) async fn webhook(
 ) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
     let proof = proof(&parts.headers)?;
-    if proof.signature.is_none() {
-        return Err(Problem::new(Kind::Unauthorized, SignatureError::Missing));
-    }
+    let hook = Hook::knock(&state.definitions, &path, proof, state.door.engine().now())?;
     let raw = read(&parts.headers, body, extract::MAX_JSON).await?;
-    let taken = webhook::open(&state.door, &state.definitions, &path, proof, &raw).await?;
-    Ok(taken_in(taken))
+    Ok(taken_in(hook.open(&state.door, &raw).await?))
 }
 
 fn proof(headers: &HeaderMap) -> Result<Signature<'_>, Problem> {

@@ -2,7 +2,7 @@
 //!
 //! - [`state`]: what handlers share;
 //! - [`auth`]: who may come in, and the few doors without a key; [`guard`]: time, load and panics;
-//! - [`session`]: who is signed in to the pages, and whose form is ours;
+//! - [`session`]: who is signed in to the pages, and whose form is ours; [`seal`]: secrets that are known at sight;
 //! - [`extract`]: bodies and queries; [`problem`]: every error, RFC 9457; [`page`]: cursors;
 //! - `sign_in`: links into the pages;
 //! - `watch`: a run as it happens;
@@ -31,6 +31,7 @@ mod reviews;
 pub mod router;
 mod runs;
 mod schedules;
+pub mod seal;
 pub mod session;
 pub mod sign_in;
 mod slack;

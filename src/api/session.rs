@@ -4,9 +4,6 @@
 //! follows from the session's secret, so nothing needs to be kept for it; and a browser says itself, in
 //! `Sec-Fetch-Site` and `Origin`, which page it posts from.
 
-use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
-
 use axum::http::header::{COOKIE, HOST, ORIGIN};
 use axum::http::{HeaderMap, HeaderValue};
 use subtle::ConstantTimeEq;
@@ -14,30 +11,14 @@ use url::Url;
 
 use crate::api::extract::header;
 use crate::api::problem::{Kind, Problem};
+use crate::api::seal::Sealer;
+use crate::config::channels;
+use crate::config::secret::{Secret, kept};
 use crate::domain::digest::Digest;
 use crate::store::sessions::SESSION;
 
-/// Failed sign-ins in a row that are answered at all. A link of 256 bits is never guessed; this keeps whoever
-/// tries from keeping the database busy.
-const ATTEMPTS: f64 = 20.0;
-
-/// Seconds after which one more is answered.
-const ATTEMPT_EVERY: f64 = 3.0;
-
 /// The form field with the proof that the form is ours.
 pub const TOKEN_FIELD: &str = "csrf";
-
-/// A fresh secret of 256 bits, as text.
-#[must_use]
-pub fn fresh() -> String {
-    hex::encode(rand::random::<[u8; 32]>())
-}
-
-/// What is kept of a secret.
-#[must_use]
-pub fn kept(secret: &str) -> Digest {
-    Digest::of_bytes(secret.as_bytes())
-}
 
 /// The token of the forms that are shown to whoever holds `secret`: a session, or a link of its own.
 #[must_use]
@@ -61,6 +42,12 @@ impl Session {
         Some(Self { secret })
     }
 
+    /// The secret itself, to be looked at.
+    #[must_use]
+    pub fn secret(&self) -> &str {
+        &self.secret
+    }
+
     /// What is kept of it.
     #[must_use]
     pub fn digest(&self) -> Digest {
@@ -79,24 +66,25 @@ pub struct Web {
     base: Url,
     cookie: String,
     secure: bool,
-    attempts: Mutex<(f64, Instant)>,
+    /// What makes and knows the secrets of links and sessions.
+    pub sealer: Sealer,
 }
 
 impl Web {
     /// For pages that people reach at `base`. Over TLS the cookie is bound to exactly this host (`__Host-`);
-    /// without, its name has the port, for cookies do not tell ports apart.
+    /// without, its name has the port, for cookies do not tell ports apart. `token` is the workspace's.
     #[must_use]
-    pub fn new(base: Url) -> Self {
+    pub fn new(base: Url, token: &Secret) -> Self {
         let secure = base.scheme() == "https";
         let port = base.port_or_known_default().unwrap_or_default();
         let cookie = if secure { "__Host-steward".to_owned() } else { format!("steward-{port}") };
-        Self { base, cookie, secure, attempts: Mutex::new((ATTEMPTS, Instant::now())) }
+        Self { base, cookie, secure, sealer: Sealer::new(token) }
     }
 
     /// The URL of a page; `path` begins with a slash.
     #[must_use]
     pub fn page(&self, path: &str) -> String {
-        format!("{}{path}", self.base.as_str().trim_end_matches('/'))
+        channels::page(&self.base, path)
     }
 
     /// The URL that signs in whoever opens it first and presses the button.
@@ -123,28 +111,6 @@ impl Web {
         let text =
             format!("{}={value}; Path=/; HttpOnly; SameSite=Lax; Max-Age={seconds}{secure}", self.cookie);
         HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static(""))
-    }
-
-    /// Counts a failed sign-in.
-    ///
-    /// # Errors
-    /// 429 when there were too many: this one is not looked at.
-    pub fn attempt(&self) -> Result<(), Problem> {
-        let mut attempts = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
-        let (left, since) = *attempts;
-        let now = Instant::now();
-        let left = (left + now.duration_since(since).as_secs_f64() / ATTEMPT_EVERY).min(ATTEMPTS);
-        *attempts = ((left - 1.0).max(0.0), now);
-        match left >= 1.0 {
-            true => Ok(()),
-            false => Err(Problem::new(Kind::Busy, "too many sign-ins failed; try again in a moment")),
-        }
-    }
-
-    /// A sign-in that succeeded was no failed one.
-    pub fn succeeded(&self) {
-        let mut attempts = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
-        attempts.0 = (attempts.0 + 1.0).min(ATTEMPTS);
     }
 
     /// Refuses what a browser says it sends for another site's page. A client that says nothing about it is
@@ -225,7 +191,7 @@ mod tests {
     use super::*;
 
     fn web(base: &str) -> Web {
-        Web::new(base.parse().unwrap())
+        Web::new(base.parse().unwrap(), &Secret::new("t".into()))
     }
 
     fn from(pairs: &[(&'static str, &str)]) -> HeaderMap {
@@ -297,12 +263,5 @@ mod tests {
         }
         assert!(Form::parse(b"x=1").proves(&mine).is_err());
         assert_ne!(mine, kept("a").to_string(), "what is shown in pages is not what is kept");
-    }
-
-    #[test]
-    fn failed_sign_ins_are_bounded() {
-        let web = web("http://127.0.0.1:7007");
-        let answered = (0..100).filter(|_| web.attempt().is_ok()).count();
-        assert!((ATTEMPTS as usize..ATTEMPTS as usize + 5).contains(&answered), "{answered}");
     }
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::api::ApiState;
 use crate::api::problem::Problem;
-use crate::api::session::{fresh, kept};
+use crate::config::secret::kept;
 use crate::store::StoreError;
 use crate::store::sessions::LINK;
 
@@ -25,7 +25,7 @@ impl ApiState {
     /// # Errors
     /// When the database does not answer.
     pub async fn sign_in_link(&self) -> Result<Link, StoreError> {
-        let secret = fresh();
+        let secret = self.web.sealer.fresh();
         self.store().make_sign_in_link(kept(&secret)).await?;
         let expires_at = self.door.engine().now() + LINK;
         Ok(Link { url: self.web.sign_in_url(&secret), expires_at })

@@ -19,6 +19,10 @@ use crate::triggers::mail::Mailroom;
 /// Requests served at once: more than any screen asks for, few enough to fit in memory.
 const IN_FLIGHT: usize = 256;
 
+/// The same for those who have not shown anything yet: whoever keeps all of these places busy, and sends a body
+/// a byte at a time, takes none of the owner's.
+const STRANGERS: usize = 128;
+
 /// Emails taken at once: each is up to 25 MiB, held twice while it is read.
 const EMAILS: usize = 4;
 
@@ -48,6 +52,7 @@ pub struct ApiState {
     pub metrics_digest: Option<Digest>,
     pub(super) scrapes: Scrapes,
     pub(super) in_flight: Arc<Semaphore>,
+    pub(super) strangers: Arc<Semaphore>,
     pub(super) emails: Arc<Semaphore>,
     pub(super) watchers: Arc<Semaphore>,
 }
@@ -75,6 +80,7 @@ impl ApiState {
             metrics_digest: None,
             scrapes: Scrapes::default(),
             in_flight: Arc::new(Semaphore::new(IN_FLIGHT)),
+            strangers: Arc::new(Semaphore::new(STRANGERS)),
             emails: Arc::new(Semaphore::new(EMAILS)),
             watchers: Arc::new(Semaphore::new(WATCHERS)),
         }

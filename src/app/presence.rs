@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result, bail};
 use url::Url;
 
-use crate::config::secret::Secret;
+use crate::config::secret::{self, Secret};
 use crate::domain::ids::NodeId;
 
 /// The shortest token that is taken for one, characters; a made one has more.
@@ -109,7 +109,7 @@ fn announced(state: &Path) -> Vec<(PathBuf, String)> {
 /// When the file cannot be read or written.
 pub fn token(state: &Path) -> Result<Secret> {
     let path = state.join("token");
-    let fresh = format!("stw_{}", hex::encode(rand::random::<[u8; 32]>()));
+    let fresh = format!("stw_{}", secret::fresh());
     let temporary = write_temporary(&path, &format!("{fresh}\n"))?;
     // A link, unlike a rename, never replaces what another process has just made.
     let made = fs::hard_link(&temporary, &path);

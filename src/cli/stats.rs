@@ -51,6 +51,6 @@ mod tests {
         let of = json!({"workflow": "lead", "open": 2, "oldest_open_seconds": 7200.0, "approved": 3, "edited": 1,
             "rejected": 0, "answered": 0, "expired": 0, "hasty": 1, "median_seconds": 12.0,
             "p90_seconds": null, "unchanged_ratio": 0.75, "expired_ratio": null});
-        assert_eq!(row(&of), ["lead", "2", "2.0 h", "4", "12 s", "–", "75 %", "–", "1"]);
+        assert_eq!(row(&of), ["lead", "2", "2 h", "4", "12 s", "–", "75 %", "–", "1"]);
     }
 }

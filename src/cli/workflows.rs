@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::cli::client::Client;
 use crate::cli::{Common, Fail, out};
+use crate::domain::duration::told;
 
 /// `steward workflows`.
 #[derive(clap::Args, Clone, Debug)]
@@ -154,12 +155,7 @@ pub(super) fn share(value: &Value) -> String {
 /// A length of time as people say it; a dash where there is none.
 pub(super) fn took(seconds: &Value) -> String {
     let Some(seconds) = seconds.as_f64() else { return "–".to_owned() };
-    match seconds {
-        s if s < 60.0 => format!("{s:.0} s"),
-        s if s < 3600.0 => format!("{:.0} min", s / 60.0),
-        s if s < 2.0 * 86_400.0 => format!("{:.1} h", s / 3600.0),
-        s => format!("{:.1} d", s / 86_400.0),
-    }
+    told((seconds * 1000.0) as i64) // saturates
 }
 
 #[cfg(test)]
@@ -177,7 +173,7 @@ mod tests {
             {"workflow": "support", "number": 1, "stage": "supervised", "current": true, "actions": []},
         ]);
         let rows = versions(&list, true);
-        assert_eq!(rows[0][4..], ["email.send", "19 (95 %)", "1", "0", "2", "1 min"]);
+        assert_eq!(rows[0][4..], ["email.send", "19 (95 %)", "1", "0", "2", "1 min 15 s"]);
         assert_eq!(rows[1][..5], ["", "", "", "", "http.request"]);
         assert_eq!(rows[2][..3], ["support", "1", "supervised"]);
         assert!(rows.iter().all(|row| row.len() == head("x").len()));
@@ -186,7 +182,7 @@ mod tests {
     #[test]
     fn times_are_said_in_the_unit_that_fits() {
         let said = [0.4, 59.0, 600.0, 5400.0, 864_000.0].map(|seconds| took(&json!(seconds)));
-        assert_eq!(said, ["0 s", "59 s", "10 min", "1.5 h", "10.0 d"]);
+        assert_eq!(said, ["400 ms", "59 s", "10 min", "1 h 30 min", "10 d"]);
         assert_eq!((took(&Value::Null), share(&json!(1.0))), ("–".to_owned(), "100 %".to_owned()));
     }
 }

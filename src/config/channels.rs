@@ -107,6 +107,12 @@ fn three_days() -> Span {
     Span::secs(3 * 86_400)
 }
 
+/// The URL of a page of Steward's, where the owner's browser reaches it at `base`; `path` begins with a slash.
+#[must_use]
+pub fn page(base: &Url, path: &str) -> String {
+    format!("{}{path}", base.as_str().trim_end_matches('/'))
+}
+
 impl Channels {
     /// The channels there are, in the order in which they are preferred.
     #[must_use]

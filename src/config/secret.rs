@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::domain::digest::Digest;
+
 /// The largest file read as a secret, bytes: a key is some hundred, and a wrong path must not fill memory.
 const MAX_FILE: u64 = 64 * 1024;
 
@@ -97,6 +99,18 @@ impl Secret {
     pub fn expose(&self) -> &str {
         &self.0
     }
+}
+
+/// A fresh secret of 256 bits, as text. Only [`kept`] of it goes into the database.
+#[must_use]
+pub fn fresh() -> String {
+    hex::encode(rand::random::<[u8; 32]>())
+}
+
+/// What is kept of a secret.
+#[must_use]
+pub fn kept(secret: &str) -> Digest {
+    Digest::of_bytes(secret.as_bytes())
 }
 
 impl fmt::Debug for Secret {

@@ -1,4 +1,4 @@
-//! Durations as the owner writes them: `500ms`, `30s`, `5m`, `2h`, `3d`.
+//! Durations: as the owner writes them, `500ms`, `30s`, `5m`, `2h`, `3d`, and as he is told of them, `1 min 30 s`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -66,6 +66,30 @@ impl<'de> Deserialize<'de> for Span {
     }
 }
 
+/// A length of time as people say it, in its two largest units at most; milliseconds in.
+#[must_use]
+pub fn told(millis: i64) -> String {
+    let millis = millis.max(0); // clocks of two nodes may differ
+    let secs = millis / 1000;
+    match secs {
+        ..1 => format!("{millis} ms"),
+        1..10 => format!("{}.{} s", secs, millis % 1000 / 100),
+        10..60 => format!("{secs} s"),
+        60..600 => two(secs, 60, "min", 1, "s"),
+        600..3_600 => format!("{} min", secs / 60),
+        3_600..86_400 => two(secs, 3_600, "h", 60, "min"),
+        86_400..864_000 => two(secs, 86_400, "d", 3_600, "h"),
+        _ => format!("{} d", secs / 86_400),
+    }
+}
+
+fn two(secs: i64, large: i64, name: &str, small: i64, small_name: &str) -> String {
+    match secs % large / small {
+        0 => format!("{} {name}", secs / large),
+        rest => format!("{} {name} {rest} {small_name}", secs / large),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -77,6 +101,14 @@ mod tests {
         for text in ["", "5", "s", "5 s", "5w", "1.5s", "-1s", "99999999999999999999d"] {
             assert_eq!(text.parse::<Span>(), Err(NotASpan), "{text}");
         }
+    }
+
+    #[test]
+    fn a_stretch_of_time_is_told_as_people_tell_it() {
+        let said = [5, 1_250, 59_000, 90_000, 3_000_000, 3_600_000, 9_000_000, 90_000_000, 9_000_000_000];
+        let expected =
+            ["5 ms", "1.2 s", "59 s", "1 min 30 s", "50 min", "1 h", "2 h 30 min", "1 d 1 h", "104 d"];
+        assert_eq!(said.map(told), expected);
     }
 
     proptest! {

@@ -99,9 +99,22 @@ impl ReviewId {
     }
 }
 
+impl CommentId {
+    /// What somebody says to `review` at one `occasion`: the same words said twice there are one comment.
+    #[must_use]
+    pub fn derive(review: ReviewId, occasion: &str, text: &str) -> Self {
+        let parts: [&[u8]; 4] = [b"comment", review.0.as_bytes(), occasion.as_bytes(), text.as_bytes()];
+        Self(first_half(&Digest::of_parts(&parts)))
+    }
+}
+
 fn derived(what: &str, run: RunId, step: &StepId, nth: u32) -> Uuid {
     let digest =
         Digest::of_parts(&[what.as_bytes(), run.0.as_bytes(), step.0.as_bytes(), &nth.to_be_bytes()]);
+    first_half(&digest)
+}
+
+fn first_half(digest: &Digest) -> Uuid {
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&digest.0[..16]);
     Uuid::new_v8(bytes)

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::config::workspace::Definitions;
-use crate::domain::autonomy::own::{self, Proposal};
+use crate::domain::autonomy::own::{self, StageProposal};
 use crate::domain::autonomy::{Due, Evidence, Hasty, Rules, judge, reaches_out, too_fast};
 use crate::domain::digest::Digest;
 use crate::domain::ids::RunId;
@@ -24,7 +24,7 @@ use crate::domain::notice::{NoticeKind, Severity};
 use crate::orchestrator::control::{Control, ControlError, control};
 use crate::orchestrator::door::{Door, OpenError, Request};
 use crate::store::StoreError;
-use crate::store::decisions::{AT_ONCE, Looked, Shown, Unweighed};
+use crate::store::decisions::{AT_ONCE, Looked, Merits, Unweighed};
 use crate::store::journal::Opened;
 use crate::store::notices::News;
 use crate::store::stages::StageRow;
@@ -155,11 +155,11 @@ impl Desk {
             .iter()
             .map(|row| Looked { version: row.digest, since: row.staged_at, latest: latest(row) })
             .collect();
-        let mut shown = store.shown(&wanted, hasty).await?;
+        let mut merits = store.merits(&wanted, hasty).await?;
         for row in &staged {
-            let (asked, shown) = (asked.remove(&row.digest), shown.remove(&row.digest));
+            let (asked, merits) = (asked.remove(&row.digest), merits.remove(&row.digest));
             let Some(version) = current.iter().find(|version| version.digest == row.digest) else { continue };
-            let looked = self.look_at(row, version, asked.unwrap_or_default(), shown.unwrap_or_default());
+            let looked = self.look_at(row, version, asked.unwrap_or_default(), merits.unwrap_or_default());
             // What goes wrong with one workflow is no reason to leave the others alone.
             if let Err(error) = looked.await {
                 tracing::warn!(workflow = %row.workflow, %error,
@@ -174,7 +174,7 @@ impl Desk {
         staged: &StageRow,
         version: &VersionRow,
         asked: Vec<(RunId, String)>,
-        shown: Shown,
+        merits: Merits,
     ) -> Result<(), Trouble> {
         let rules = self.definitions.autonomy(&staged.workflow);
         let here = staged.stage.as_str();
@@ -184,7 +184,7 @@ impl Desk {
         if rules == Rules::default() || asked.iter().any(|(_, stage)| stage != here) {
             return Ok(());
         }
-        let Shown { actions, rejected_samples, failed_undos, latest } = shown;
+        let Merits { actions, rejected_samples, failed_undos, latest } = merits;
         let evidence = Evidence {
             stage: staged.stage,
             reaches_out: reaches_out(&version.version),
@@ -203,7 +203,7 @@ impl Desk {
     async fn propose(&self, staged: &StageRow, due: Due, evidence: &Evidence) -> Result<(), Trouble> {
         let since = staged.staged_at.as_microsecond();
         let key = format!("{}/{}/{since}/{}", staged.digest, due.stage.as_str(), due.occasion);
-        let proposal = Proposal {
+        let proposal = StageProposal {
             workflow: staged.workflow.clone(),
             number: staged.number,
             version: staged.digest.to_string(),

@@ -274,6 +274,14 @@ async fn may_edit(door: &Door, row: &ReviewRow, params: &Value) -> Result<(), De
 /// something else.
 async fn may_respond(door: &Door, row: &ReviewRow, words: &str) -> Result<(), DecideRefusal> {
     sound_words(words, MAX_WORDS).map_err(DecideRefusal::BadWords)?;
+    has_author(door, row).await
+}
+
+/// Whether there is an agent that words could go to.
+///
+/// # Errors
+/// See [`DecideRefusal`].
+pub(super) async fn has_author(door: &Door, row: &ReviewRow) -> Result<(), DecideRefusal> {
     let engine = door.engine();
     let gone = DecideRefusal::gone;
     let loaded = engine.store.load_run(row.run).await?.ok_or_else(gone)?;

@@ -8,6 +8,7 @@ use jiff::{Timestamp, ToSpan};
 use crate::domain::action::{self, ACTIONS, Reach};
 use crate::domain::ids::RunId;
 use crate::domain::money::Money;
+use crate::domain::policy::target::named;
 use crate::store::digest::{Count, DoneRow, WaitingRow};
 use crate::store::notices::NoticeRow;
 use crate::store::spend::report::By;
@@ -113,13 +114,8 @@ fn begin(day: Date, zone: &TimeZone) -> Timestamp {
 
 impl From<DoneRow> for WentOut {
     fn from(done: DoneRow) -> Self {
-        let targets = action::spec(&done.action).map_or(&[][..], |spec| spec.targets);
-        let named =
-            targets.iter().filter_map(|name| done.params.get(name)).map(|value| match value.as_str() {
-                Some(text) => text.to_owned(),
-                None => value.to_string(),
-            });
-        let target = named.collect::<Vec<_>>().join(", ");
+        let named = action::spec(&done.action).map_or_else(Vec::new, |spec| named(spec, &done.params));
+        let target = named.join(", ");
         Self { run: done.run, title: done.title, action: done.action, target, at: done.ended_at }
     }
 }

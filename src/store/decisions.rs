@@ -42,7 +42,7 @@ pub struct Looked {
 
 /// What a version has to show for itself since it came to its stage.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Shown {
+pub struct Merits {
     /// How the owner decided, by action.
     pub actions: BTreeMap<String, Tally>,
     /// Samples that were rejected.
@@ -214,27 +214,27 @@ impl Store {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn shown(&self, of: &[Looked], hasty: Hasty) -> Result<BTreeMap<Digest, Shown>, StoreError> {
+    pub async fn merits(&self, of: &[Looked], hasty: Hasty) -> Result<BTreeMap<Digest, Merits>, StoreError> {
         let versions: Vec<&[u8]> = of.iter().map(|of| &of.version.0[..]).collect();
         let since: Vec<Timestamp> = of.iter().map(|of| of.since).collect();
         let latest: Vec<i64> = of.iter().map(|of| i64::from(of.latest)).collect();
         let client = self.client().await?;
-        let mut shown: BTreeMap<Digest, Shown> = BTreeMap::new();
+        let mut merits: BTreeMap<Digest, Merits> = BTreeMap::new();
         let tallies = client.prepare_cached(TALLIES).await?;
         for row in client.query(&tallies, &[&versions, &since, &hasty.within_ms]).await? {
-            let shown = shown.entry(digest(&row, 0)?).or_default();
-            shown.rejected_samples += number(&row, 7);
-            shown.actions.insert(row.get(1), tally(&row, 2));
+            let one = merits.entry(digest(&row, 0)?).or_default();
+            one.rejected_samples += number(&row, 7);
+            one.actions.insert(row.get(1), tally(&row, 2));
         }
         let undos = client.prepare_cached(UNDOS).await?;
         for row in client.query(&undos, &[&versions, &since]).await? {
-            shown.entry(digest(&row, 0)?).or_default().failed_undos = number(&row, 1);
+            merits.entry(digest(&row, 0)?).or_default().failed_undos = number(&row, 1);
         }
         let newest = client.prepare_cached(NEWEST).await?;
         for row in client.query(&newest, &[&versions, &since, &latest]).await? {
-            shown.entry(digest(&row, 0)?).or_default().latest.push(row.get(1));
+            merits.entry(digest(&row, 0)?).or_default().latest.push(row.get(1));
         }
-        Ok(shown)
+        Ok(merits)
     }
 
     /// The runs that ask about the stages of these versions, or are about to change one: the version, the run, and

@@ -39,6 +39,27 @@ pub struct Signature<'a> {
     pub key: Option<&'a str>,
 }
 
+impl<'a> Signature<'a> {
+    /// What can be told before the body is there: that it is in its form, and made around `now`. Gives the
+    /// moment as it was written, and the bytes of the signature.
+    ///
+    /// # Errors
+    /// See [`SignatureError`].
+    pub fn timely(self, now: Timestamp) -> Result<(&'a str, [u8; 32]), SignatureError> {
+        let (Some(timestamp), Some(signature)) = (self.timestamp, self.signature) else {
+            return Err(SignatureError::Missing);
+        };
+        let made_at = seconds(timestamp).ok_or(SignatureError::Malformed)?;
+        let mut given = [0; 32];
+        let digits = signature.strip_prefix("sha256=").ok_or(SignatureError::Malformed)?;
+        hex::decode_to_slice(digits, &mut given).map_err(|_| SignatureError::Malformed)?;
+        match now.as_second().abs_diff(made_at) > WINDOW_SECS.unsigned_abs() {
+            true => Err(SignatureError::Stale),
+            false => Ok((timestamp, given)),
+        }
+    }
+}
+
 /// Why a signature does not hold. Deliberately vague about how near it was.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum SignatureError {
@@ -81,40 +102,62 @@ pub enum WebhookError {
     Open(#[from] OpenError),
 }
 
-/// Opens the run of the workflow that listens to `/hooks/PATH`, or gathers the request for one.
-///
-/// # Errors
-/// See [`WebhookError`]; nothing was opened then.
-pub async fn open(
-    door: &Door,
-    definitions: &Definitions,
-    path: &str,
-    proof: Signature<'_>,
-    body: &[u8],
-) -> Result<Taken, WebhookError> {
-    let (workflow, reference, gather) =
-        listener(definitions, path).ok_or_else(|| WebhookError::Unknown(path.to_owned()))?;
-    let Some(secret) = reference.resolve() else {
-        tracing::error!(path, place = reference.place(), "a webhook came in, but its secret is not set");
-        return Err(WebhookError::NoSecret);
-    };
-    verify(&secret, proof, body, door.engine().now())?;
-    let key = match proof.key {
-        Some(key) if !is_key(key) => return Err(WebhookError::BadKey),
-        Some(key) => key.to_owned(),
-        // The same event may come again next month; a repetition of this very request may not.
-        None => format!("{}:{}", proof.timestamp.unwrap_or_default(), Digest::of_bytes(body)),
-    };
-    let input = object(body)?;
-    let request = Request {
-        workflow: workflow.clone(),
-        input,
-        label: Label::Untrusted,
-        trigger: "webhook",
-        key: Some(format!("hook:{path}:{key}")),
-        verified: None,
-    };
-    Ok(gather::take(door, request, &format!("webhook:{path}"), gather).await?)
+/// A request to `/hooks/PATH` of which nothing but the body is missing.
+pub struct Hook<'a> {
+    path: &'a str,
+    listener: Listener<'a>,
+    secret: Secret,
+    proof: Signature<'a>,
+    now: Timestamp,
+}
+
+impl<'a> Hook<'a> {
+    /// Takes what stands in a request's headers at the moment `now`: what is refused for them needs no body.
+    ///
+    /// # Errors
+    /// See [`WebhookError`].
+    pub fn knock(
+        definitions: &'a Definitions,
+        path: &'a str,
+        proof: Signature<'a>,
+        now: Timestamp,
+    ) -> Result<Self, WebhookError> {
+        proof.timely(now)?;
+        if proof.key.is_some_and(|key| !is_key(key)) {
+            return Err(WebhookError::BadKey);
+        }
+        let listener = listener(definitions, path).ok_or_else(|| WebhookError::Unknown(path.to_owned()))?;
+        let Some(secret) = listener.1.resolve() else {
+            let place = listener.1.place();
+            tracing::error!(path, place, "a webhook came in, but its secret is not set");
+            return Err(WebhookError::NoSecret);
+        };
+        Ok(Self { path, listener, secret, proof, now })
+    }
+
+    /// Opens the run of the workflow that listens there, or gathers the request for one.
+    ///
+    /// # Errors
+    /// See [`WebhookError`]; nothing was opened then.
+    pub async fn open(self, door: &Door, body: &[u8]) -> Result<Taken, WebhookError> {
+        let Self { path, listener: (workflow, _, gather), secret, proof, now } = self;
+        verify(&secret, proof, body, now)?;
+        let key = match proof.key {
+            Some(key) => key.to_owned(),
+            // The same event may come again next month; a repetition of this very request may not.
+            None => format!("{}:{}", proof.timestamp.unwrap_or_default(), Digest::of_bytes(body)),
+        };
+        let input = object(body)?;
+        let request = Request {
+            workflow: workflow.clone(),
+            input,
+            label: Label::Untrusted,
+            trigger: "webhook",
+            key: Some(format!("hook:{path}:{key}")),
+            verified: None,
+        };
+        Ok(gather::take(door, request, &format!("webhook:{path}"), gather).await?)
+    }
 }
 
 /// The workflow, its secret, and what it waits for.
@@ -155,16 +198,7 @@ pub fn verify(
     body: &[u8],
     now: Timestamp,
 ) -> Result<(), SignatureError> {
-    let (Some(timestamp), Some(signature)) = (proof.timestamp, proof.signature) else {
-        return Err(SignatureError::Missing);
-    };
-    let made_at = seconds(timestamp).ok_or(SignatureError::Malformed)?;
-    let mut given = [0; 32];
-    let digits = signature.strip_prefix("sha256=").ok_or(SignatureError::Malformed)?;
-    hex::decode_to_slice(digits, &mut given).map_err(|_| SignatureError::Malformed)?;
-    if now.as_second().abs_diff(made_at) > WINDOW_SECS.unsigned_abs() {
-        return Err(SignatureError::Stale);
-    }
+    let (timestamp, given) = proof.timely(now)?;
     let mac = mac(secret, timestamp, proof.key, body).ok_or(SignatureError::Wrong)?;
     mac.verify_slice(&given).map_err(|_| SignatureError::Wrong)
 }

@@ -110,7 +110,7 @@ fn kind(char: char) -> Kind {
 
 /// A piece as a page shows it.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Shown {
+pub struct Marked {
     /// `same`, `gone` or `new`.
     pub kind: &'static str,
     /// The words.
@@ -119,13 +119,13 @@ pub struct Shown {
 
 /// The pieces for a page: long stretches that stay are cut short in their middle.
 #[must_use]
-pub fn shown(before: &str, after: &str) -> Vec<Shown> {
+pub fn shown(before: &str, after: &str) -> Vec<Marked> {
     let pieces = words(before, after);
     let last = pieces.len().saturating_sub(1);
     let show = |(at, piece): (usize, &Piece<'_>)| match piece {
-        Piece::Same(text) => Shown { kind: "same", text: Inert::text(&around(text, at == 0, at == last)) },
-        Piece::Gone(text) => Shown { kind: "gone", text: Inert::text(text) },
-        Piece::New(text) => Shown { kind: "new", text: Inert::text(text) },
+        Piece::Same(text) => Marked { kind: "same", text: Inert::text(&around(text, at == 0, at == last)) },
+        Piece::Gone(text) => Marked { kind: "gone", text: Inert::text(text) },
+        Piece::New(text) => Marked { kind: "new", text: Inert::text(text) },
     };
     pieces.iter().enumerate().map(show).collect()
 }

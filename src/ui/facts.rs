@@ -8,11 +8,12 @@ use crate::domain::action::{self, Action, Labels};
 use crate::domain::event::{Artifact, Question};
 use crate::domain::label::Label;
 use crate::domain::risk::RiskClass;
+use crate::reviews::words::origin;
 use crate::store::asides::CommentRow;
 use crate::store::effects::EffectRow;
 use crate::ui::diff;
 use crate::ui::params;
-use crate::ui::text::{Folded, Inert, Shown, words};
+use crate::ui::text::{Folded, Inert, Readable, words};
 use crate::ui::when::{Clock, When};
 
 /// Where a value came from, for a person.
@@ -26,13 +27,7 @@ pub struct Tag {
 
 impl From<Label> for Tag {
     fn from(label: Label) -> Self {
-        let says = match label {
-            Label::Owner => "from you",
-            Label::System => "from Steward",
-            Label::Model => "from a model",
-            Label::Untrusted => "from outside",
-        };
-        Self { class: label.as_str(), says }
+        Self { class: label.as_str(), says: origin(label) }
     }
 }
 
@@ -44,7 +39,7 @@ pub struct Part {
     /// Where it came from, if that is known.
     pub tag: Option<Tag>,
     /// The thing itself.
-    pub value: Shown,
+    pub value: Readable,
     /// Whether it decides who or what is reached.
     pub is_target: bool,
 }
@@ -55,7 +50,7 @@ pub struct Change {
     /// Its name.
     pub name: Inert,
     /// Word by word.
-    pub pieces: Vec<diff::Shown>,
+    pub pieces: Vec<diff::Marked>,
 }
 
 /// What is at stake.
@@ -140,7 +135,7 @@ pub(super) fn rests_on(artifacts: &[Artifact]) -> Vec<Part> {
     let part = |artifact: &Artifact| Part {
         name: Inert::line(&artifact_name(&artifact.title)),
         tag: Some(artifact.label.into()),
-        value: Shown::of(&artifact.value),
+        value: Readable::of(&artifact.value),
         is_target: false,
     };
     artifacts.iter().map(part).collect()
@@ -152,7 +147,7 @@ pub(super) fn parts(action: &Action, labels: &Labels) -> Vec<Part> {
     let part = |(name, value): (&str, &Value)| Part {
         name: Inert::line(&name.replace('_', " ")),
         tag: labels.get(name).map(|label| Tag::from(*label)),
-        value: Shown::of(value),
+        value: Readable::of(value),
         is_target: spec.is_some_and(|spec| spec.targets.contains(&name)),
     };
     params::in_order(action).into_iter().map(part).collect()

@@ -3,7 +3,7 @@
 //! - [`mod@router`]: the table of pages; [`dress`]: what every answer carries, and how a problem looks;
 //! - [`sign_in`]: in and out; [`home`], [`review`], [`run`]: a file per page; [`live`]: the same while it happens;
 //! - [`page`]: a review made ready to be shown, to whoever may see it ([`viewer`]), from [`facts`]; `links`: the
-//!   same behind a mailed link; [`params`], [`answer`], [`snooze`]: its forms;
+//!   same behind a mailed link; [`params`], [`answer`]: its forms;
 //! - [`diff`]: what an edit changes; [`waterfall`]: what a run did when; [`when`]: moments;
 //! - [`text`]: text of others made harmless; [`assets`]: the files beside the pages.
 //!
@@ -23,7 +23,6 @@ pub mod review;
 pub mod router;
 mod run;
 mod sign_in;
-pub mod snooze;
 pub mod text;
 pub mod viewer;
 pub mod waterfall;

@@ -6,14 +6,14 @@ use serde_json::Value;
 
 use crate::api::session::Form;
 use crate::domain::event::{Ask, Verdict};
-use crate::reviews;
+use crate::reviews::words::wants;
+use crate::reviews::{self, snooze};
 use crate::store::effects::EffectRow;
 use crate::store::reviews::ReviewRow;
 use crate::ui::answer;
 use crate::ui::facts::{Change, Held, Part, Said, Stake, changes, does, parts, rests_on};
 use crate::ui::params::{self, Errors};
-use crate::ui::snooze;
-use crate::ui::text::{Folded, Inert, Shown};
+use crate::ui::text::{Folded, Inert, Readable};
 use crate::ui::viewer::Viewer;
 use crate::ui::when::{Clock, When};
 
@@ -31,7 +31,7 @@ pub struct Decided {
     /// The owner's words: the reason of a rejection, or what the next draft is to heed.
     pub reason: Option<Folded>,
     /// The answer to a question.
-    pub answer: Option<Shown>,
+    pub answer: Option<Readable>,
 }
 
 /// Something to tell before anything else.
@@ -99,6 +99,17 @@ pub struct May {
     pub comment: bool,
 }
 
+/// For how long it may be left alone, at a touch.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Nap {
+    /// The word of the form.
+    pub word: &'static str,
+    /// What the button says.
+    pub says: &'static str,
+    /// Until when that is.
+    pub until: When,
+}
+
 /// The next thing that waits.
 #[derive(Clone, Debug)]
 pub struct Next {
@@ -147,7 +158,7 @@ pub struct ReviewPage {
     pub reason_typed: String,
     pub words_typed: String,
     pub comment_typed: String,
-    pub snoozes: Vec<snooze::Offer>,
+    pub snoozes: Vec<Nap>,
     pub snoozed: Option<When>,
     pub comments: Vec<Said>,
     /// What was approved and waits, so that it can be called back.
@@ -172,7 +183,10 @@ impl ReviewPage {
         let is_open = row.status == "open";
         let must_sign_in = viewer.must_sign_in(row);
         let snoozes = match is_open {
-            true => snooze::offers(clock, row.due_at),
+            true => snooze::offers(clock.now, &clock.zone, row.due_at)
+                .into_iter()
+                .map(|offer| Nap { word: offer.word, says: offer.says, until: clock.when(offer.until) })
+                .collect(),
             false => Vec::new(),
         };
         let may = if must_sign_in { May::default() } else { may(shown, viewer, !snoozes.is_empty()) };
@@ -254,19 +268,6 @@ fn may(shown: &reviews::Shown, viewer: &Viewer, can_snooze: bool) -> May {
     }
 }
 
-fn wants(ask: Ask, has_form: bool) -> &'static str {
-    match ask {
-        Ask::Approval => "May this happen?",
-        Ask::Answer => "No model could answer. What is your answer?",
-        Ask::Question if has_form => "Your answer is needed.",
-        Ask::Question => "Shall it go on?",
-        Ask::InDoubt => "Nobody can tell whether this happened. What do you know?",
-        Ask::Undo => "Undoing this failed. What now?",
-        Ask::Parked => "Steward cannot go on with this run. What now?",
-        Ask::Budget => "The budget is spent. May this cost more, once?",
-    }
-}
-
 fn decided(row: &ReviewRow, clock: &Clock) -> Decided {
     let sentence = match row.status.as_str() {
         _ if matches!(row.verdict, Some(Verdict::Responded { .. })) => "Given back for another draft",
@@ -280,7 +281,7 @@ fn decided(row: &ReviewRow, clock: &Clock) -> Decided {
     let (reason, answer) = match &row.verdict {
         Some(Verdict::Rejected { reason }) if !reason.is_empty() => (Some(Folded::new(reason)), None),
         Some(Verdict::Responded { words }) => (Some(Folded::new(words)), None),
-        Some(Verdict::Answered { answer }) => (None, Some(Shown::of(answer))),
+        Some(Verdict::Answered { answer }) => (None, Some(Readable::of(answer))),
         _ => (None, None),
     };
     Decided {

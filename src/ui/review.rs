@@ -17,14 +17,13 @@ use crate::domain::ids::{EffectId, ReviewId, RunId};
 use crate::reviews::aside::{self, AsideRefusal};
 use crate::reviews::call_back::{CallBackRefusal, CalledBack, call_back};
 use crate::reviews::email::link::{Behind, LinkRefusal};
-use crate::reviews::{self, DecideRefusal};
+use crate::reviews::{self, DecideRefusal, snooze};
 use crate::store::reviews::ReviewRow;
 use crate::ui::answer;
 use crate::ui::dress::html;
 use crate::ui::links::opens_nothing;
 use crate::ui::page::{Next, Notice, ReviewPage, Typed};
 use crate::ui::params::{self, Errors};
-use crate::ui::snooze;
 use crate::ui::text::Inert;
 use crate::ui::viewer::Viewer;
 use crate::ui::when::Clock;
@@ -160,7 +159,8 @@ async fn beside(page: &Page<'_>, row: &ReviewRow, form: &Form) -> Result<Option<
             aside::comment(engine, row.id, &viewer.by, &text).await.map(drop)
         }
         Some("snooze") if is_open => {
-            let until = snooze::until(form.get("for").unwrap_or_default(), &clock(state));
+            let Clock { now, zone } = clock(state);
+            let until = snooze::until(form.get("for").unwrap_or_default(), now, &zone);
             let until = until.ok_or_else(|| Problem::new(Kind::BadRequest, "until when?"))?;
             aside::snooze(engine, row.id, until).await
         }

@@ -14,6 +14,7 @@ use crate::api::extract::{Query, id};
 use crate::api::problem::{Kind, Problem};
 use crate::api::session::{Form, Session};
 use crate::api::view::{RunView, StepView, Wait};
+use crate::domain::duration::told;
 use crate::domain::event::Event;
 use crate::domain::ids::RunId;
 use crate::domain::money::Money;
@@ -23,10 +24,10 @@ use crate::ui::facts::{Held, Tag};
 use crate::ui::home::effect_says;
 use crate::ui::page::Notice;
 use crate::ui::review::{Called, call_back_of, clock, to};
-use crate::ui::text::{Inert, Shown};
+use crate::ui::text::{Inert, Readable};
 use crate::ui::viewer::OWNER;
 use crate::ui::waterfall::{self, Drawn};
-use crate::ui::when::{Clock, When, span};
+use crate::ui::when::{Clock, When};
 
 /// Journal entries shown at once, the last ones; a step writes three or four.
 const ENTRIES: usize = 100;
@@ -42,7 +43,7 @@ struct StepRow {
     worked: Option<String>,
     waited: Option<String>,
     attempts: Option<u32>,
-    output: Option<Shown>,
+    output: Option<Readable>,
     calls: Vec<CallRow>,
 }
 
@@ -69,8 +70,8 @@ struct EffectLine {
     says: &'static str,
     status: Inert,
     at: When,
-    request: Shown,
-    response: Shown,
+    request: Readable,
+    response: Readable,
 }
 
 /// An entry of the journal.
@@ -80,7 +81,7 @@ struct EntryRow {
     about: Inert,
     at: When,
     actor: Inert,
-    data: Shown,
+    data: Readable,
 }
 
 /// What changes on the page while it is looked at.
@@ -106,7 +107,7 @@ pub(super) struct RunLive {
     steps: Vec<StepRow>,
     is_shortened: bool,
     effects: Vec<EffectLine>,
-    input: Shown,
+    input: Readable,
     entries: Vec<EntryRow>,
     earlier: usize,
 }
@@ -209,7 +210,7 @@ fn ready(view: RunView, journal: &[JournalEntry], clock: &Clock, shown: usize, p
         trigger: Inert::line(&view.trigger),
         label: view.label.into(),
         opened: clock.when(view.opened_at),
-        took: span(ended.as_millisecond() - view.opened_at.as_millisecond()),
+        took: told(ended.as_millisecond() - view.opened_at.as_millisecond()),
         cost: money(view.cost_micros),
         waits: view.waits_for.iter().map(|wait| wait_row(wait, clock)).collect(),
         steps: view
@@ -219,7 +220,7 @@ fn ready(view: RunView, journal: &[JournalEntry], clock: &Clock, shown: usize, p
             .collect(),
         is_shortened: drawing.is_shortened,
         effects: view.effects.iter().map(|effect| effect_line(effect, clock)).collect(),
-        input: Shown::of(&view.input),
+        input: Readable::of(&view.input),
         entries: journal.iter().skip(earlier).map(|entry| entry_row(entry, clock)).collect(),
         earlier,
     }
@@ -241,7 +242,7 @@ fn says(status: &str) -> &'static str {
 }
 
 fn step_row(step: &StepView, bar: waterfall::Bar, money: &dyn Fn(i64) -> String) -> StepRow {
-    let told = |millis: i64| (millis > 0).then(|| span(millis));
+    let some = |millis: i64| (millis > 0).then(|| told(millis));
     StepRow {
         name: Inert::line(&step.name),
         does: Inert::line(&step.does),
@@ -249,10 +250,10 @@ fn step_row(step: &StepView, bar: waterfall::Bar, money: &dyn Fn(i64) -> String)
         why: step.why.as_deref().map(|why| Inert::glimpse(why, 400)),
         decided: step.decided.as_deref().map(Inert::line),
         drawn: bar.drawn,
-        worked: told(bar.worked),
-        waited: told(bar.waited),
+        worked: some(bar.worked),
+        waited: some(bar.waited),
         attempts: Some(step.attempt).filter(|attempts| *attempts > 1),
-        output: step.output.as_ref().map(Shown::of).filter(|output| *output != Shown::Nothing),
+        output: step.output.as_ref().map(Readable::of).filter(|output| *output != Readable::Nothing),
         calls: step
             .calls
             .iter()
@@ -261,7 +262,7 @@ fn step_row(step: &StepView, bar: waterfall::Bar, money: &dyn Fn(i64) -> String)
                 outcome: Inert::glimpse(&call.outcome, 200),
                 tokens: format!("{} in, {} out", call.input_tokens, call.output_tokens),
                 cost: if call.cached { "from the cache".to_owned() } else { money(call.cost_micros) },
-                took: span(i64::try_from(call.millis).unwrap_or(i64::MAX)),
+                took: told(i64::try_from(call.millis).unwrap_or(i64::MAX)),
             })
             .collect(),
     }
@@ -305,8 +306,8 @@ fn effect_line(effect: &Value, clock: &Clock) -> EffectLine {
         says: effect_says(text("status")),
         status: Inert::line(text("status")),
         at: clock.when(at.unwrap_or(clock.now)),
-        request: Shown::of(&effect["request"]),
-        response: Shown::of(&effect["response"]),
+        request: Readable::of(&effect["request"]),
+        response: Readable::of(&effect["response"]),
     }
 }
 
@@ -319,6 +320,6 @@ fn entry_row(entry: &JournalEntry, clock: &Clock) -> EntryRow {
         about: Inert::glimpse(about.unwrap_or_default(), 60),
         at: clock.when(entry.at),
         actor: Inert::line(&entry.actor),
-        data: Shown::of(&data),
+        data: Readable::of(&data),
     }
 }

@@ -12,7 +12,8 @@ use crate::api::ApiState;
 use crate::api::auth::SIGN_IN;
 use crate::api::extract::Query;
 use crate::api::problem::Problem;
-use crate::api::session::{Form, Session, fresh, kept};
+use crate::api::session::{Form, Session};
+use crate::config::secret::kept;
 use crate::ui::dress::html;
 use crate::ui::text::Inert;
 
@@ -45,7 +46,12 @@ pub(super) async fn show(
     Query(opened): Query<Opened>,
 ) -> Result<Response, Problem> {
     let Some(link) = opened.link else { return Ok(page(&state, None, false)) };
+    let sealer = &state.web.sealer;
+    sealer.may_look(&link)?;
     let good = state.store().sign_in_link_is_good(kept(&link)).await?;
+    if good {
+        sealer.was_good(&link);
+    }
     Ok(page(&state, good.then_some(link), !good))
 }
 
@@ -54,16 +60,17 @@ pub(super) async fn enter(
     State(state): State<ApiState>,
     Extension(form): Extension<Form>,
 ) -> Result<Response, Problem> {
-    state.web.attempt()?;
-    let session = fresh();
-    let link = kept(form.get("link").unwrap_or_default());
-    if !state.store().sign_in(link, kept(&session)).await? {
+    let link = form.get("link").unwrap_or_default();
+    let sealer = &state.web.sealer;
+    sealer.may_look(link)?;
+    let session = sealer.fresh();
+    if !state.store().sign_in(kept(link), kept(&session)).await? {
         tracing::warn!("a sign-in was refused: its link is unknown, used or too old");
         let mut response = page(&state, None, true);
         *response.status_mut() = StatusCode::FORBIDDEN;
         return Ok(response);
     }
-    state.web.succeeded();
+    sealer.was_good(link);
     tracing::info!("the owner signed in to the web inbox");
     Ok(go("/", state.web.cookie(&session)))
 }

@@ -134,7 +134,7 @@ fn size(text: &str) -> String {
 
 /// A value as people read it.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Shown {
+pub enum Readable {
     /// Nothing is there.
     Nothing,
     /// A text, a number, a truth; JSON of what is too deep to be laid out.
@@ -149,7 +149,7 @@ pub enum Shown {
     Groups(Vec<Vec<(Inert, Folded)>>),
 }
 
-impl Shown {
+impl Readable {
     /// Lays a value out.
     #[must_use]
     pub fn of(value: &Value) -> Self {
@@ -202,8 +202,8 @@ fn plain(value: &Value) -> Option<Folded> {
     }
 }
 
-fn code(value: &Value) -> Shown {
-    Shown::Code(Folded::new(&format!("{value:#}")))
+fn code(value: &Value) -> Readable {
+    Readable::Code(Folded::new(&format!("{value:#}")))
 }
 
 /// A value without parts in words.
@@ -256,24 +256,24 @@ mod tests {
 
     #[test]
     fn a_value_is_laid_out_as_far_as_people_can_read_it() {
-        assert_eq!(Shown::of(&json!(null)), Shown::Nothing);
+        assert_eq!(Readable::of(&json!(null)), Readable::Nothing);
         assert!(
-            matches!(Shown::of(&json!({"fit": 0.9, "unknown": ["a", "b"]})), Shown::Fields(fields) if fields.len() == 2)
+            matches!(Readable::of(&json!({"fit": 0.9, "unknown": ["a", "b"]})), Readable::Fields(fields) if fields.len() == 2)
         );
-        let inside = Shown::of(&json!({"last": {"at": "noon", "of": 1}}));
+        let inside = Readable::of(&json!({"last": {"at": "noon", "of": 1}}));
         let names = |fields: &[(Inert, Folded)]| -> Vec<String> {
             fields.iter().map(|(name, _)| name.to_string()).collect()
         };
         assert!(
-            matches!(&inside, Shown::Fields(fields) if names(fields) == ["last at", "last of"]),
+            matches!(&inside, Readable::Fields(fields) if names(fields) == ["last at", "last of"]),
             "{inside:?}"
         );
-        assert!(matches!(Shown::of(&json!({"deep": {"er": {"still": 1}}})), Shown::Code(_)));
+        assert!(matches!(Readable::of(&json!({"deep": {"er": {"still": 1}}})), Readable::Code(_)));
         assert!(
-            matches!(Shown::of(&json!([{"a": 1}, {"b": 2}])), Shown::Groups(groups) if groups.len() == 2)
+            matches!(Readable::of(&json!([{"a": 1}, {"b": 2}])), Readable::Groups(groups) if groups.len() == 2)
         );
-        assert!(matches!(Shown::of(&json!([{"a": 1}, [{"b": 2}]])), Shown::Code(_)));
-        assert!(matches!(Shown::of(&json!(["a", "b"])), Shown::List(items) if items.len() == 2));
+        assert!(matches!(Readable::of(&json!([{"a": 1}, [{"b": 2}]])), Readable::Code(_)));
+        assert!(matches!(Readable::of(&json!(["a", "b"])), Readable::List(items) if items.len() == 2));
     }
 
     proptest! {

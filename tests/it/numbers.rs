@@ -72,7 +72,7 @@ async fn numbers_are_for_the_token_and_for_the_scrapers_own_which_opens_nothing_
         (Arc::new(mail), None),
         &Secret::new("owner".to_owned()),
         None,
-        Web::new("http://127.0.0.1:1/".parse().unwrap()),
+        Web::new("http://127.0.0.1:1/".parse().unwrap(), &Secret::new("owner".to_owned())),
     );
     let scraper = Secret::new("scraper".to_owned());
     let router = steward::ui::serve(state.with_metrics_token(Some(&scraper)));

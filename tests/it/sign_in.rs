@@ -2,10 +2,12 @@
 
 use reqwest::Method;
 use serde_json::Value;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 use tokio_postgres::NoTls;
 
 use crate::support::visitor::{Visitor, link, secret, seen};
-use crate::support::{App, app, app_with};
+use crate::support::{App, app, app_with, eventually};
 
 /// The name of the session's cookie where there is no TLS.
 pub fn cookie_name(app: &App) -> String {
@@ -77,6 +79,69 @@ async fn a_link_that_is_too_old_unknown_or_void_signs_nobody_in_and_trying_is_bo
     let fresh = link(&app).await;
     let forged = visitor.form("/sign-in", &[("link", secret(&fresh))]).header("sec-fetch-site", "cross-site");
     assert_eq!(forged.send().await.unwrap().status(), 403);
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_flood_of_made_up_secrets_is_bounded_and_locks_nobody_out_who_has_a_good_one() {
+    let app = app().await;
+    let inside = Visitor::signed_in(&app).await;
+    let outside = link(&app).await;
+    let path = outside.strip_prefix(&app.url).unwrap().to_owned();
+    let stranger = Visitor::new(&app);
+    // As long as a good one is, and not.
+    let made_up =
+        |n: usize| format!("{n:064x}{}", if n.is_multiple_of(2) { "00".repeat(16) } else { String::new() });
+    let looks = futures_util::future::join_all((0..40).map(|n| {
+        let (mut forged, stranger, secret) = (Visitor::new(&app), &stranger, made_up(n));
+        forged.cookie = Some(format!("{}={secret}", cookie_name(&app)));
+        async move {
+            let shown = stranger.get(&format!("/sign-in?link={secret}")).await.status.as_u16();
+            let entered = stranger.enter(&secret).await.status.as_u16();
+            [shown, entered, forged.get("/").await.status.as_u16()]
+        }
+    }));
+    let statuses: Vec<u16> = looks.await.into_iter().flatten().collect();
+    let refused = statuses.iter().filter(|status| **status == 429).count();
+    assert!(refused > 60, "{statuses:?}");
+    assert!(statuses.iter().all(|status| [200, 303, 403, 429].contains(status)), "{statuses:?}");
+    // Whoever is in stays in, and who has a link comes in.
+    for _ in 0..30 {
+        assert_eq!(inside.get("/").await.status, 200);
+    }
+    let shown = stranger.get(&path).await;
+    assert!(shown.status == 200 && shown.body.contains("name=\"link\""), "{}", shown.body);
+    assert_eq!(stranger.enter(secret(&outside)).await.status, 303);
+    let another = link(&app).await;
+    assert_eq!(stranger.enter(secret(&another)).await.status, 303);
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn strangers_who_never_finish_their_forms_take_no_place_of_the_owners() {
+    let app = app().await;
+    let inside = Visitor::signed_in(&app).await;
+    let address = app.url.strip_prefix("http://").unwrap();
+    let head = format!(
+        "POST /sign-in HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/x-www-form-urlencoded\r\n\
+         Content-Length: 100\r\n\r\nlink="
+    );
+    let mut slow = Vec::new();
+    for _ in 0..300 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        slow.push(stream);
+    }
+    let stranger = Visitor::new(&app);
+    eventually("all places of strangers to be taken", || async {
+        (stranger.get("/sign-in").await.status == 429).then_some(())
+    })
+    .await;
+    assert_eq!(inside.get("/").await.status, 200);
+    let link = link(&app).await; // asked for with the token
+    let shown = stranger.get(link.strip_prefix(&app.url).unwrap()).await;
+    assert!(shown.status == 200 && shown.body.contains("name=\"link\""), "{}", shown.body);
+    drop(slow);
     app.stop().await;
 }
 

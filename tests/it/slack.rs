@@ -14,8 +14,8 @@ use crate::support::slack::person::{button, click, form, press, send, submit, te
 use crate::support::slack::{APP_TOKEN, BOT_TOKEN, CHANNEL, Fake, Fault, OWNER, SIGNING_SECRET, sdk};
 use crate::support::{App, app_with, eventually, example_email};
 
-const APPROVER: &str = "U0000000002";
-const STRANGER: &str = "U0000000009";
+pub const APPROVER: &str = "U0000000002";
+pub const STRANGER: &str = "U0000000009";
 
 /// A workspace whose owner uses this Slack.
 fn uses(fake: &Arc<Fake>, socket: bool) -> impl FnOnce(&Path) + use<> {
@@ -40,7 +40,7 @@ fn uses(fake: &Arc<Fake>, socket: bool) -> impl FnOnce(&Path) + use<> {
 }
 
 /// A service with a lead whose answer waits: the service, Slack, the review and its message.
-async fn waiting(socket: bool) -> (App, Arc<Fake>, Value, Value) {
+pub async fn waiting(socket: bool) -> (App, Arc<Fake>, Value, Value) {
     let fake = Fake::start().await;
     let app = app_with(uses(&fake, socket)).await;
     let run = app.deliver(example_email("01-lead-bakery.eml")).await;
@@ -49,11 +49,11 @@ async fn waiting(socket: bool) -> (App, Arc<Fake>, Value, Value) {
     (app, fake, review, message)
 }
 
-async fn review(app: &App, review: &Value) -> Value {
+pub async fn review(app: &App, review: &Value) -> Value {
     app.get(&format!("/api/v1/reviews/{}", review["id"].as_str().unwrap())).await
 }
 
-fn run(review: &Value) -> &str {
+pub fn run(review: &Value) -> &str {
     review["run"].as_str().unwrap()
 }
 

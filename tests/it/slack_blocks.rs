@@ -16,6 +16,7 @@ use steward::reviews::digest::{DayDigest, Spend, WentOut};
 use steward::reviews::slack::blocks::{Fit, Look, Message, ask, closed, remind};
 use steward::reviews::slack::form::Form;
 use steward::reviews::slack::{day, modal};
+use steward::reviews::snooze;
 use steward::store::digest::{Count, WaitingRow};
 use steward::store::notices::NoticeRow;
 use steward::store::reviews::ReviewRow;
@@ -173,7 +174,11 @@ proptest! {
         ] {
             sound(&message)?;
         }
-        let mut views = vec![modal::reject(&review), modal::edit(&review, &look)];
+        let mut views = vec![
+            modal::reject(&review), modal::edit(&review, &look), modal::comment(&review), modal::respond(&review),
+        ];
+        let naps = snooze::offers(review.opened_at, &look.zone, None);
+        views.push(modal::snooze(&review, &naps, review.opened_at, &look));
         if let Some(Form::Modal(fields)) = review.question.form.as_ref().map(Form::of) {
             views.push(modal::answer(&review, &fields, &look));
         }
@@ -195,6 +200,15 @@ proptest! {
                 let ours = ["approve", "edit", "reject", "answer", "open"].contains(&action)
                     || action.strip_prefix("answer.").is_some_and(|it| it.parse::<usize>().is_ok());
                 prop_assert!(ours, "{action}");
+            }
+            for menu in block["elements"].as_array().into_iter().flatten().filter(|it| it["type"] == "overflow") {
+                let values: Vec<&str> =
+                    menu["options"].as_array().unwrap().iter().map(|it| it["value"].as_str().unwrap()).collect();
+                let words: Vec<&str> = values.iter().filter_map(|it| it.strip_suffix(&format!(" {handle}"))).collect();
+                let takes_words = review.question.ask == Ask::Approval;
+                let expected: &[&str] =
+                    if takes_words { &["snooze", "comment", "respond"] } else { &["snooze", "comment"] };
+                prop_assert_eq!((menu["action_id"].as_str(), &words[..]), (Some("more"), expected));
             }
         }
     }
@@ -249,7 +263,9 @@ async fn slacks_own_library_takes_our_messages_and_modals_and_finds_in_them_what
     messages.extend(reviews.iter().map(|it| json!(remind(it, &look).blocks)));
     let blocks: usize = messages.iter().map(|it| it.as_array().unwrap().len()).sum();
     assert_eq!(sdk::job(json!({"job": "blocks", "messages": messages})).await, blocks);
-    let views: Vec<Value> =
-        reviews.iter().flat_map(|it| [modal::reject(it), modal::edit(it, &look)]).collect();
+    let views: Vec<Value> = reviews
+        .iter()
+        .flat_map(|it| [modal::reject(it), modal::edit(it, &look), modal::respond(it)])
+        .collect();
     assert_eq!(sdk::job(json!({"job": "views", "views": views})).await, views.len());
 }

@@ -28,7 +28,7 @@ use crate::support::slack::person::{button, click, submit};
 use crate::support::slack::{BOT_TOKEN, CHANNEL, Fake, OWNER};
 
 /// A courier that tells the owner over this Slack, at once and again after an hour.
-fn tells(rig: &Rig, fake: &Fake, target: &str, folder: &Path) -> (Courier, Arc<Slack>) {
+pub fn tells(rig: &Rig, fake: &Fake, target: &str, folder: &Path) -> (Courier, Arc<Slack>) {
     let token = folder.join("bot");
     std::fs::write(&token, BOT_TOKEN).unwrap();
     let channels: Channels = serde_json::from_value(json!({

@@ -28,7 +28,7 @@ pub fn is_own(workflow: &WorkflowName) -> bool {
 
 /// What a run of it is about.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Proposal {
+pub struct StageProposal {
     /// The workflow.
     pub workflow: WorkflowName,
     /// The number of its version.
@@ -47,7 +47,7 @@ pub struct Proposal {
     pub decided: Value,
 }
 
-impl Proposal {
+impl StageProposal {
     /// The input of its run.
     #[must_use]
     pub fn input(&self) -> Value {

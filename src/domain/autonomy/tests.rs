@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::domain::autonomy::own::Proposal;
+use crate::domain::autonomy::own::StageProposal;
 
 fn tally(approved: u32, edited: u32, rejected: u32) -> Tally {
     Tally { approved, edited, rejected, ..Tally::default() }
@@ -104,7 +104,7 @@ fn three_fast_approvals_in_a_row_are_pointed_out_and_a_slow_one_or_an_edit_break
 
 #[test]
 fn the_workflow_of_ones_own_takes_its_input_and_never_gives_trust_without_asking() {
-    let proposal = Proposal {
+    let proposal = StageProposal {
         workflow: "lead-intake".into(),
         number: 3,
         version: "ab".into(),
@@ -117,12 +117,12 @@ fn the_workflow_of_ones_own_takes_its_input_and_never_gives_trust_without_asking
     let version = own::version();
     assert!(own::is_own(&version.workflow));
     let schema = jsonschema::validator_for(&version.input).unwrap();
-    let fits = |proposal: &Proposal| schema.is_valid(&proposal.input());
+    let fits = |proposal: &StageProposal| schema.is_valid(&proposal.input());
     assert!(fits(&proposal));
     let title = &proposal.input()["says"];
     assert_eq!(title, "lead-intake, version 3: may it act without being asked first?");
-    assert!(!fits(&Proposal { automatic: true, ..proposal.clone() }));
-    let down = Proposal { automatic: true, was: Stage::Live, stage: Stage::Supervised, ..proposal };
+    assert!(!fits(&StageProposal { automatic: true, ..proposal.clone() }));
+    let down = StageProposal { automatic: true, was: Stage::Live, stage: Stage::Supervised, ..proposal };
     assert!(fits(&down));
 }
 

@@ -79,7 +79,7 @@ const WORDS: &[(&str, &str)] = &[
 ];
 
 /// Names of parameters that are amounts.
-const TYPED: [&str; 6] = ["amount", "total", "price", "sum", "refund", "value_due"];
+pub const TYPED: [&str; 6] = ["amount", "total", "price", "sum", "refund", "value_due"];
 
 /// Every amount in the parameters, at most [`MOST`], in the order they stand.
 #[must_use]

@@ -88,6 +88,21 @@ pub fn targets(action: &Action, spec: &ActionSpec, labels: &Labels) -> Vec<Targe
     found
 }
 
+/// Whom or what an action with these parameters reaches, as it is written: to be shown, and never to be taken
+/// for [`targets`].
+#[must_use]
+pub fn named(spec: &ActionSpec, params: &Value) -> Vec<String> {
+    let values = spec.targets.iter().filter_map(|target| params.get(*target));
+    let texts = values.flat_map(|value| match value {
+        Value::Array(items) => items.iter().collect(),
+        one => vec![one],
+    });
+    texts
+        .filter(|value| !value.is_null())
+        .map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+        .collect()
+}
+
 /// Several addresses may stand in one text. A comma in a quoted name splits it into pieces that are no
 /// addresses: nobody knows those, which errs on the safe side.
 fn pieces(text: &str) -> impl Iterator<Item = &str> {
@@ -159,6 +174,14 @@ mod tests {
         let params = json!({"to": to, "subject": "s", "body": "b"});
         let action = Action { action: "email.send".into(), params };
         targets(&action, spec("email.send").unwrap(), &Labels::from([("to".into(), Label::Untrusted)]))
+    }
+
+    #[test]
+    fn everybody_whom_an_action_reaches_is_named_as_he_is_written() {
+        let mail = spec("email.send").unwrap();
+        let to = json!({"to": ["Ann <a@x.example>", "b@x.example"], "cc": "c@x.example", "subject": "s"});
+        assert_eq!(named(mail, &to), ["Ann <a@x.example>", "b@x.example", "c@x.example"]);
+        assert!(named(mail, &json!({"to": null})).is_empty());
     }
 
     fn known(to: Value, list: &[&str]) -> bool {

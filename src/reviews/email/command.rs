@@ -2,16 +2,14 @@
 //! are cut first. There is no word that approves: whoever can send mail in the owner's name must not be able
 //! to say yes in it, whatever is asked.
 
+use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use jiff::{Timestamp, civil::Time};
 
 use crate::domain::duration::Span;
+use crate::reviews::snooze;
 
 /// The longest text taken, characters.
 const MAX_TEXT: usize = 4_000;
-
-/// When `tomorrow` is, on the owner's clock.
-const MORNING: Time = Time::constant(8, 0, 0, 0);
 
 /// How long a snooze may be.
 const SNOOZE: std::ops::RangeInclusive<u64> = 60..=30 * 86_400;
@@ -64,8 +62,7 @@ pub fn read(body: &str, now: Timestamp, zone: &TimeZone) -> Command {
 fn until(text: &str, now: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
     let word = text.split_whitespace().next()?.trim_end_matches(['.', ',', '!']).to_lowercase();
     if word == "tomorrow" {
-        let day = now.to_zoned(zone.clone()).date().tomorrow().ok()?;
-        return Some(day.to_datetime(MORNING).to_zoned(zone.clone()).ok()?.timestamp());
+        return snooze::tomorrow(now, zone);
     }
     let span: Span = word.parse().ok()?;
     SNOOZE.contains(&span.0.as_secs()).then(|| span.after(now))

@@ -1,5 +1,5 @@
-//! What stands in links and addresses instead of an acting secret in the database: fresh tokens of 256 bits,
-//! kept as digests; and keys that follow from the mail key, so that nothing needs to be kept for them.
+//! What stands in links and addresses instead of an acting secret in the database: fresh secrets, kept as
+//! digests; and keys that follow from the mail key, so that nothing needs to be kept for them.
 //!
 //! The address for replies to a review is `NAME+KEY@DOMAIN`. The key names the review (an opaque id) and has
 //! 80 bits of an HMAC-SHA-256 over the review, what it is about and whom it was sent to: with any of these
@@ -11,6 +11,7 @@ use subtle::ConstantTimeEq;
 use uuid::Uuid;
 
 use crate::config::channels::REPLY_NAME;
+use crate::config::secret;
 use crate::domain::digest::Digest;
 use crate::domain::ids::ReviewId;
 
@@ -26,17 +27,11 @@ pub const NAME: usize = REPLY_NAME;
 /// RFC 4648, section 6, in small letters.
 const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 
-/// A fresh secret of 256 bits for a link, as text.
-#[must_use]
-pub fn fresh() -> String {
-    hex::encode(rand::random::<[u8; 32]>())
-}
-
 /// What is kept of a link's secret; none for what cannot be one.
 #[must_use]
-pub fn kept(secret: &str) -> Option<Digest> {
-    let sound = secret.len() == 64 && secret.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    sound.then(|| Digest::of_bytes(secret.as_bytes()))
+pub fn kept(text: &str) -> Option<Digest> {
+    let sound = text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    sound.then(|| secret::kept(text))
 }
 
 /// The key of what follows from it.
@@ -213,9 +208,9 @@ mod tests {
 
     #[test]
     fn a_link_is_64_hexadecimal_digits_and_what_is_kept_is_not_it() {
-        let secret = fresh();
+        let secret = secret::fresh();
         assert_ne!(kept(&secret).unwrap().to_string(), secret);
-        assert_ne!(fresh(), secret);
+        assert_ne!(secret::fresh(), secret);
         for bad in ["", "x", &secret[1..], &format!("{secret}0"), &secret.to_uppercase().replace('0', "A")] {
             assert!(kept(bad).is_none() || bad.len() == 64 && bad.bytes().all(|b| b.is_ascii_digit()));
         }

@@ -5,6 +5,7 @@
 use jiff::Timestamp;
 
 use super::{Desk, keys};
+use crate::config::secret;
 use crate::domain::digest::Digest;
 use crate::domain::event::Verdict;
 use crate::domain::risk::RiskClass;
@@ -54,7 +55,7 @@ pub enum LinkRefusal {
 
 /// Makes a link to a review as it is now, and gives its secret and until when it is good.
 pub(super) async fn make(desk: &Desk, review: &ReviewRow) -> Result<(String, Timestamp), StoreError> {
-    let secret = keys::fresh();
+    let secret = secret::fresh();
     let hash = Digest::of_bytes(secret.as_bytes());
     let about = (review.id, review.digest);
     let until = desk.store.keep_link(hash, about, &desk.approver(), desk.link).await?;

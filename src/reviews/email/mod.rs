@@ -128,7 +128,7 @@ impl Desk {
     }
 
     fn page(&self, path: &str) -> String {
-        format!("{}{path}", self.url.as_str().trim_end_matches('/'))
+        config::page(&self.url, path)
     }
 
     async fn deliver(&self, letter: Letter<'_>) -> Result<Value, Trouble> {

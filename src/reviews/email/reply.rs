@@ -247,7 +247,7 @@ impl Replies {
 
     async fn comment(&self, reply: &Reply, review: ReviewId, text: &str) -> Result<Outcome, StoreError> {
         // Of the mail's own id: whoever deals with it again, after a crash, keeps no second one.
-        let id = CommentId(Uuid::new_v8(first_half(fingerprint(reply))));
+        let id = CommentId::derive(review, &format!("mail {}", fingerprint(reply)), text);
         match aside::comment_once(self.door.engine(), id, review, BY, text).await {
             Ok(_) => Ok(Outcome::Commented),
             Err(AsideRefusal::Store(error)) => Err(error),
@@ -277,8 +277,4 @@ impl Replies {
 /// What makes a mail the same when it is delivered again.
 fn fingerprint(reply: &Reply) -> Digest {
     reply.proof.as_ref().map_or(reply.digest, |proof| proof.fingerprint)
-}
-
-fn first_half(digest: Digest) -> [u8; 16] {
-    std::array::from_fn(|place| digest.0[place])
 }

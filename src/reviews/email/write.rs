@@ -5,10 +5,9 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::show::{escape, line, lines, lines_to, words};
-use crate::domain::event::{Ask, Question};
-use crate::domain::label::Label;
 use crate::domain::risk::RiskClass;
 use crate::reviews::digest::DayDigest;
+use crate::reviews::words::{origin, wants};
 use crate::store::notices::NoticeRow;
 use crate::store::reviews::ReviewRow;
 
@@ -63,9 +62,9 @@ pub fn review(row: &ReviewRow, ways: &Ways<'_>, reminder: bool) -> Written {
     if reminder {
         blocks.push(Block::Say("This still waits for you.".into()));
     }
-    blocks.push(Block::Say(wants(question).into()));
+    blocks.push(Block::Say(wants(question.ask, question.form.is_some()).into()));
     blocks.push(Block::List(vec![row.title.clone()]));
-    blocks.push(Block::Say(format!("Risk: {}.", risk(question.class()))));
+    blocks.push(Block::Say(format!("Risk: {}.", question.class().as_str())));
     if !question.reasons.is_empty() {
         blocks.push(Block::Head("Why you are asked".into()));
         blocks.push(Block::List(question.reasons.clone()));
@@ -108,7 +107,8 @@ pub fn review(row: &ReviewRow, ways: &Ways<'_>, reminder: bool) -> Written {
     ));
     // The word before the subject that mail programs expect of what follows in a thread.
     let again = if reminder { "Re: " } else { "" };
-    let subject = format!("{again}[Steward] {what} waits for you (risk {}) {mark}", risk(question.class()));
+    let subject =
+        format!("{again}[Steward] {what} waits for you (risk {}) {mark}", question.class().as_str());
     written(subject, &blocks)
 }
 
@@ -145,7 +145,7 @@ pub fn digest(day: &DayDigest, inbox: &str, stop: &str, zone: &TimeZone) -> Writ
                     format!(
                         "{} (risk {}, since {})",
                         line(&one.title),
-                        risk(one.risk),
+                        one.risk.as_str(),
                         moment(one.opened_at, zone)
                     )
                 })
@@ -181,31 +181,6 @@ pub fn explanation(why: &str, inbox: &str) -> Written {
         Block::Say("Nobody answers this mail, and a reply never approves.".into()),
     ];
     written("Re: [Steward] Your reply".into(), &blocks)
-}
-
-fn wants(question: &Question) -> &'static str {
-    match question.ask {
-        Ask::Approval => "May this happen?",
-        Ask::Answer => "No model could answer. What is your answer?",
-        Ask::Question => "A workflow asks you.",
-        Ask::InDoubt => "Nobody can tell whether this happened. What do you know?",
-        Ask::Undo => "Undoing this failed. What now?",
-        Ask::Parked => "Steward cannot go on with this run. What now?",
-        Ask::Budget => "A budget is spent. May this cost more, once?",
-    }
-}
-
-fn risk(risk: RiskClass) -> &'static str {
-    risk.as_str()
-}
-
-fn origin(label: Label) -> &'static str {
-    match label {
-        Label::Owner => "from you",
-        Label::System => "from Steward",
-        Label::Model => "from a model",
-        Label::Untrusted => "from outside",
-    }
 }
 
 /// A moment on the owner's clock.

@@ -1,6 +1,5 @@
-//! The few methods of Slack's that are used, <https://docs.slack.dev/reference/methods>. A client of our own:
-//! six calls over the HTTP client that is here anyway, where a library for all of Slack would bring a second
-//! HTTP stack. It never retries; whoever calls it does.
+//! The few methods of Slack's that are used, <https://docs.slack.dev/reference/methods>. A client of our own
+//! over the HTTP client that is here anyway, where a library for all of Slack would bring a second HTTP stack. It never retries; whoever calls it does.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};

@@ -10,6 +10,7 @@ use jiff::tz::TimeZone;
 use serde_json::Value;
 use url::Url;
 
+use crate::config::channels;
 use crate::domain::digest::Digest;
 use crate::domain::event::Verdict;
 use crate::domain::ids::{ReviewId, RunId};
@@ -19,11 +20,12 @@ use crate::domain::text::visible;
 use crate::reviews::decide::fitting;
 use crate::reviews::slack::form::Form;
 use crate::reviews::slack::kit::{
-    actions, bold, bounded, bullets, button, confirmed, context, header, link, link_button, preformatted,
-    rich, section, weight, words,
+    actions, bold, bounded, bullets, button, confirmed, context, header, link, link_button, menu,
+    preformatted, rich, section, weight, words,
 };
 use crate::reviews::slack::limits;
 use crate::reviews::slack::text::{cost, cut, escape, line, plain, short};
+use crate::reviews::words::origin;
 use crate::store::reviews::ReviewRow;
 
 /// Reasons that are shown.
@@ -58,19 +60,19 @@ impl Look {
     /// The page of a review.
     #[must_use]
     pub fn review(&self, review: ReviewId) -> String {
-        self.page(&format!("reviews/{review}"))
+        self.page(&format!("/reviews/{review}"))
     }
 
     /// The page of a run.
     #[must_use]
     pub fn run(&self, run: RunId) -> String {
-        self.page(&format!("runs/{run}"))
+        self.page(&format!("/runs/{run}"))
     }
 
-    /// A page of Steward's.
+    /// A page of Steward's; `path` begins with a slash.
     #[must_use]
     pub fn page(&self, path: &str) -> String {
-        self.web.join(path).map_or_else(|_| self.web.to_string(), Url::into)
+        channels::page(&self.web, path)
     }
 
     /// A moment on the owner's clock.
@@ -192,6 +194,9 @@ pub fn closed(review: &ReviewRow, look: &Look) -> Message {
 pub fn outcome(review: &ReviewRow) -> String {
     let by = review.decided_by.as_deref().unwrap_or("nobody");
     match (review.status.as_str(), &review.verdict) {
+        (_, Some(Verdict::Responded { words })) => {
+            format!("Given back for another draft by {by}: {}", bounded(&line(words), REASON))
+        }
         ("approved", _) => format!("Approved by {by}"),
         ("edited", _) => format!("Approved with changes by {by}"),
         ("rejected", Some(Verdict::Rejected { reason })) if !reason.trim().is_empty() => {
@@ -272,7 +277,16 @@ fn buttons(review: &ReviewRow, look: &Look, fit: Fit, whole: bool) -> Vec<Value>
         row.push(button("reject", "Reject", &handle, Some("danger")));
     }
     row.push(link_button(&look.review(review.id), "Open in Steward"));
+    let said = more(review).filter(|(word, _)| fit == Fit::Whole || *word != "respond");
+    row.push(menu("more", said.map(|(word, says)| (format!("{word} {handle}"), says))));
     row
+}
+
+/// What may be done beside deciding, each with its word: never less than to say something.
+pub fn more(review: &ReviewRow) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let takes = fitting(review.question.ask, review.question.form.is_some());
+    let all = [("snooze", "Not now…"), ("comment", "Comment…"), ("respond", "Ask for another draft…")];
+    all.into_iter().filter(|(word, _)| *word != "respond" || takes.contains(&"responded"))
 }
 
 /// A choice as a button says it: `give_up` is `give up`.
@@ -295,12 +309,11 @@ pub fn editable(review: &ReviewRow) -> impl Iterator<Item = (&str, &str)> {
         .take(PARAMS)
 }
 
-/// Whose words a value is, where they are not the owner's.
-fn origin(label: Label) -> &'static str {
+/// Whose words a value is, where they are neither the owner's nor Steward's.
+fn aside(label: Label) -> String {
     match label {
-        Label::Untrusted => " (from outside)",
-        Label::Model => " (written by a model)",
-        Label::Owner | Label::System => "",
+        Label::Untrusted | Label::Model => format!(" ({})", origin(label)),
+        Label::Owner | Label::System => String::new(),
     }
 }
 
@@ -316,13 +329,13 @@ impl Values {
         let question = &review.question;
         let params = question.action.iter().flat_map(|action| {
             action.params.as_object().into_iter().flatten().map(|(name, value)| {
-                let origin = question.labels.get(name).map_or("", |label| origin(*label));
+                let origin = question.labels.get(name).map_or_else(String::new, |label| aside(*label));
                 let name = bounded(&format!("{} · {}", line(&action.action), line(name)), NAME);
                 (format!("{name}{origin}"), plain(value))
             })
         });
         let artifacts = question.artifacts.iter().map(|artifact| {
-            let origin = origin(artifact.label);
+            let origin = aside(artifact.label);
             (format!("{}{origin}", bounded(&line(&artifact.title), NAME)), plain(&artifact.value))
         });
         let all = (params.clone().count(), artifacts.clone().count());

@@ -86,7 +86,7 @@ pub fn digest(day: &DayDigest, look: &Look) -> Message {
         let told = day.notices.iter().map(|it| format!("{}: {}", it.severity, line(&it.title)));
         list("You should know".into(), told.collect());
     }
-    blocks.push(rich(vec![section(vec![link(&look.page(""), "Open Steward"), words(" for all of it.")])]));
+    blocks.push(rich(vec![section(vec![link(&look.page("/"), "Open Steward"), words(" for all of it.")])]));
     let text = format!("{headline}: {} to decide", number(day.waiting_total, "nothing"));
     Message { text: escape(&text), blocks }
 }

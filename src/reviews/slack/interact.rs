@@ -48,14 +48,25 @@ pub async fn handle(slack: &Arc<Slack>, payload: Payload) -> Reply {
     }
 }
 
-/// What became of a decision.
-enum Told {
+/// What became of what somebody did.
+pub(super) enum Told {
     /// It was taken, now or by the same click before.
     Done,
     /// It was not: the sentence says why, and the message is brought up to date.
     Over(String),
     /// It was not, and another one may be.
     Wrong(String),
+}
+
+impl Told {
+    /// The same to whoever submitted a modal.
+    pub(super) fn into_reply(self) -> Reply {
+        match self {
+            Self::Done => Reply::Done,
+            Self::Over(why) => update(&why),
+            Self::Wrong(why) => wrong(0, &why),
+        }
+    }
 }
 
 impl Slack {
@@ -85,6 +96,10 @@ impl Slack {
             return self.refuse(user, place);
         }
         let value = press.value.as_deref().unwrap_or_default();
+        let (word, value) = match &press.selected_option {
+            Some(option) => option.value.split_once(' ').unwrap_or_default(),
+            None => ("", value),
+        };
         if press.action_id == "seen" {
             return self.seen(user, place, value).await;
         }
@@ -98,8 +113,11 @@ impl Slack {
                 Some(answer) => self.decide(&review, Verdict::Answered { answer }, user).await,
                 None => Told::Wrong("That is none of the choices.".into()),
             },
-            ("edit" | "reject" | "answer", _) if review.status != "open" => Told::Over(unchanged(&review)),
+            ("edit" | "reject" | "answer" | "more", _) if review.status != "open" => {
+                Told::Over(unchanged(&review))
+            }
             ("edit", _) => self.open(trigger, &modal::edit(&review, &self.look)).await,
+            ("more", _) => self.more(trigger, &review, word).await,
             ("reject", _) => self.open(trigger, &modal::reject(&review)).await,
             ("answer", _) => match review.question.form.as_ref().map(Form::of) {
                 Some(Form::Modal(fields)) => {
@@ -121,7 +139,14 @@ impl Slack {
             Err((Told::Over(why) | Told::Wrong(why), _)) => return update(&why),
             Err((Told::Done, _)) => return Reply::Done,
         };
-        let verdict = match view.callback_id.as_str() {
+        let (what, since) = view.callback_id.split_once('.').unwrap_or((&view.callback_id, ""));
+        let verdict = match what {
+            "snooze" => return self.snoozed(&review, since, &view.state).await,
+            "comment" => return self.commented(user, &review, view).await,
+            "respond" => {
+                let words = modal::given(&view.state, 0).unwrap_or_default();
+                Ok(Verdict::Responded { words: words.trim().to_owned() })
+            }
             "reject" => Ok(Verdict::Rejected { reason: modal::given(&view.state, 0).unwrap_or_default() }),
             "edit" => edited(&review, &view.state),
             "answer" => answered(&review, &view.state),
@@ -131,11 +156,7 @@ impl Slack {
             Ok(verdict) => verdict,
             Err((number, why)) => return wrong(number, &why),
         };
-        match self.decide(&review, verdict, user).await {
-            Told::Done => Reply::Done,
-            Told::Over(why) => update(&why),
-            Told::Wrong(why) => wrong(0, &why),
-        }
+        self.decide(&review, verdict, user).await.into_reply()
     }
 
     /// The review that a handle is about, if it still asks what was shown; otherwise what to say, and how the
@@ -170,13 +191,11 @@ impl Slack {
                     Err(error) => uncertain(&error),
                 }
             }
-            Err(refusal @ DecideRefusal::OtherDigest { .. }) => Told::Over(refusal.to_string()),
-            Err(DecideRefusal::Store(error)) => uncertain(&error),
-            Err(refusal) => Told::Wrong(refusal.to_string()),
+            Err(refusal) => refused(refusal),
         }
     }
 
-    async fn open(&self, trigger: &str, view: &Value) -> Told {
+    pub(super) async fn open(&self, trigger: &str, view: &Value) -> Told {
         match self.api.open_view(trigger, view).await {
             Ok(()) => Told::Done,
             // It came too late, or a second time.
@@ -259,11 +278,22 @@ impl Slack {
     }
 }
 
-fn unchanged(review: &ReviewRow) -> String {
+pub(super) fn unchanged(review: &ReviewRow) -> String {
     format!("{}. Nothing has changed.", outcome(review))
 }
 
-fn uncertain(error: &crate::store::StoreError) -> Told {
+/// Why a decision was not taken.
+pub(super) fn refused(refusal: DecideRefusal) -> Told {
+    match refusal {
+        DecideRefusal::Store(error) => uncertain(&error),
+        over @ (DecideRefusal::OtherDigest { .. }
+        | DecideRefusal::Over { .. }
+        | DecideRefusal::NotFound(_)) => Told::Over(over.to_string()),
+        wrong => Told::Wrong(wrong.to_string()),
+    }
+}
+
+pub(super) fn uncertain(error: &crate::store::StoreError) -> Told {
     tracing::warn!(%error, "a decision in Slack could not be noted");
     Told::Wrong("It is not certain that this was noted: look again in a moment.".into())
 }
@@ -303,12 +333,12 @@ fn answered(review: &ReviewRow, state: &Value) -> Result<Verdict, (usize, String
 }
 
 /// The modal stays open and says what is wrong at an input.
-fn wrong(number: usize, why: &str) -> Reply {
+pub(super) fn wrong(number: usize, why: &str) -> Reply {
     let why: String = visible(why).chars().take(500).collect();
     Reply::View(json!({"response_action": "errors", "errors": {modal::block(number): why}}))
 }
 
 /// The modal says something else from now on.
-fn update(why: &str) -> Reply {
+pub(super) fn update(why: &str) -> Reply {
     Reply::View(json!({"response_action": "update", "view": modal::says(why)}))
 }

@@ -97,6 +97,15 @@ pub fn button(action: &str, text: &str, value: &str, style: Option<&str>) -> Val
     button
 }
 
+/// A menu behind three dots. Like a button's, the values of its options are opaque.
+#[must_use]
+pub fn menu(action: &str, options: impl Iterator<Item = (String, &'static str)>) -> Value {
+    let options = options
+        .take(limits::MENU)
+        .map(|(value, says)| json!({"text": plain(says, limits::BUTTON), "value": value}));
+    json!({"type": "overflow", "action_id": action, "options": options.collect::<Vec<_>>()})
+}
+
 /// A button that opens a page of Steward's.
 #[must_use]
 pub fn link_button(url: &str, text: &str) -> Value {

@@ -9,6 +9,8 @@ pub const HEADER: usize = 150;
 pub const BUTTON: usize = 75;
 /// Elements of a row of buttons.
 pub const ACTIONS: usize = 25;
+/// Options of a menu that hangs on a button.
+pub const MENU: usize = 5;
 /// Elements of a context block.
 pub const CONTEXT: usize = 10;
 /// A text object.

@@ -4,10 +4,11 @@
 //! - [`blocks`] is a review as a message, [`day`] what asks nothing, [`modal`] what is asked back; made of
 //!   [`kit`] and [`mod@text`], within [`limits`]; [`form`] says which answers a question takes in Slack;
 //! - [`api`] calls Slack's methods;
-//! - [`interact`] takes what comes back: over HTTP, where [`mod@signature`] proves it, or over [`socket`], where the
+//! - [`interact`] takes what comes back, [`beside`] what of it decides nothing: over HTTP, where [`mod@signature`] proves it, or over [`socket`], where the
 //!   connection does. [`payload`] is its form.
 
 pub mod api;
+mod beside;
 pub mod blocks;
 pub mod day;
 pub mod form;
@@ -237,7 +238,7 @@ impl Slack {
         match says {
             Says::Ask(review) | Says::Remind { review, .. } => blocks::ask(review, &self.look, Fit::Short),
             Says::Notice(_) | Says::Digest(_) => {
-                let page = link(&self.look.page(""), "Open Steward");
+                let page = link(&self.look.page("/"), "Open Steward");
                 Message {
                     blocks: vec![rich(vec![section(vec![words("It stands on the web page: "), page])])],
                     ..message

@@ -50,7 +50,7 @@ pub struct Container {
     pub message_ts: Option<String>,
 }
 
-/// A button that was clicked.
+/// A button that was clicked, or a menu that something was chosen from.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Press {
     /// Which.
@@ -58,11 +58,24 @@ pub struct Press {
     /// What it carries.
     #[serde(default)]
     pub value: Option<String>,
+    /// What was chosen, of a menu.
+    #[serde(default)]
+    pub selected_option: Option<Chosen>,
+}
+
+/// What was chosen from a menu.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Chosen {
+    /// What it carries.
+    pub value: String,
 }
 
 /// A modal that was submitted.
 #[derive(Clone, Debug, Deserialize)]
 pub struct View {
+    /// Slack's id of it: another one each time a modal is opened.
+    #[serde(default)]
+    pub id: String,
     /// Which.
     #[serde(default)]
     pub callback_id: String,

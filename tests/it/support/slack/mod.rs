@@ -268,8 +268,10 @@ impl Fake {
                     Some(true) => return Err(("exchanged_trigger_id", trigger.into())),
                     Some(false) => {}
                 }
-                seen.views.push(body["view"].clone());
-                json!({"view": body["view"]})
+                let mut view = body["view"].clone();
+                view["id"] = json!(format!("V{:08}", seen.views.len() + 1));
+                seen.views.push(view.clone());
+                json!({"view": view})
             }
             "conversations.history" => {
                 known(&body["channel"])?;

@@ -21,6 +21,24 @@ pub fn click(fake: &Fake, message: &Value, action: &str, user: &str) -> Value {
     press(fake, message, action, &button["value"], user)
 }
 
+/// A choice of `user` from the menu of a message, as Slack tells of it.
+pub fn choose(fake: &Fake, message: &Value, word: &str, user: &str) -> Value {
+    let menu = button(message, "more").unwrap_or_else(|| panic!("no menu in {message}"));
+    let begins = |option: &&Value| option["value"].as_str().unwrap().starts_with(&format!("{word} "));
+    let option = menu["options"].as_array().unwrap().iter().find(begins);
+    pick(fake, message, option.unwrap_or_else(|| panic!("no {word} in {menu}")), user)
+}
+
+/// The same with any option.
+pub fn pick(fake: &Fake, message: &Value, option: &Value, user: &str) -> Value {
+    let mut payload = press(fake, message, "more", &Value::Null, user);
+    payload["actions"] = json!([{
+        "type": "overflow", "action_id": "more", "block_id": "Mb2", "selected_option": option,
+        "action_ts": "1503435960.000001",
+    }]);
+    payload
+}
+
 /// The same with any value.
 pub fn press(fake: &Fake, message: &Value, action: &str, value: &Value, user: &str) -> Value {
     json!({
@@ -55,7 +73,7 @@ pub fn submit(view: &Value, given: &[Option<&str>], user: &str) -> Value {
     }
     let mut view = view.clone();
     view["state"] = json!({"values": values});
-    view["id"] = json!("V1");
+    view["id"] = view["id"].as_str().unwrap_or("V1").into();
     json!({
         "type": "view_submission", "user": {"id": user, "name": "someone"}, "team": {"id": "T1"},
         "api_app_id": "A1", "token": "unused", "trigger_id": "1.2.3", "view": view, "response_urls": [],

@@ -178,6 +178,16 @@ fn actions(block: &Value) -> Checked {
     let map = fields("actions", block, &["type", "elements"], &["block_id"])?;
     let mut ids = BTreeSet::new();
     for button in list("actions", &map["elements"], 25)? {
+        if button["type"] == "overflow" {
+            let map = fields("an overflow menu", button, &["type", "action_id", "options"], &["confirm"])?;
+            let id = string("action_id", &map["action_id"])?;
+            length("action_id", id, 1, 255)?;
+            if !ids.insert(id) {
+                return wrong(format!("two elements are called {id}"));
+            }
+            list("options", &map["options"], 5)?.iter().try_for_each(option)?;
+            continue;
+        }
         let map = fields(
             "a button",
             button,
@@ -231,14 +241,16 @@ fn input(block: &Value) -> Checked {
                 &["type", "action_id", "options"],
                 &["placeholder", "initial_option"],
             )?;
-            list("options", &map["options"], 100)?.iter().try_for_each(|option| {
-                let map = fields("an option", option, &["text", "value"], &["description"])?;
-                plain(&map["text"], 75)?;
-                length("an option's value", string("an option's value", &map["value"])?, 1, 150)
-            })
+            list("options", &map["options"], 100)?.iter().try_for_each(option)
         }
         other => wrong(format!("{other} is no input")),
     }
+}
+
+fn option(option: &Value) -> Checked {
+    let map = fields("an option", option, &["text", "value"], &["description"])?;
+    plain(&map["text"], 75)?;
+    length("an option's value", string("an option's value", &map["value"])?, 1, 150)
 }
 
 /// A modal.
