@@ -69,3 +69,6 @@ create table messages_out (
 create index messages_out_due on messages_out (due_at) where status = 'due';
 create index messages_out_standing on messages_out (review_id)
     where status = 'sent' and closed_at is null and review_id is not null;
+
+-- Events that were told, by age: what the housekeeper clears, a portion at a time.
+create index events_told on events (at) where told_at is not null;

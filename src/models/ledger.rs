@@ -158,6 +158,12 @@ impl Ledger {
         Ok(Self(Arc::new(Inner { desk: sender, terms, store })))
     }
 
+    /// The day that is paid from now, in the owner's time zone.
+    #[must_use]
+    pub fn today(&self) -> Day {
+        Day::at((self.0.terms.clock)(), &self.0.terms.zone)
+    }
+
     /// Sets money aside in every account of the payer or in none; durable when it returns.
     ///
     /// # Errors
@@ -166,7 +172,7 @@ impl Ledger {
         let Ask { payer, model, worst_micros } = ask;
         let worst = worst_micros.clamp(0, DEAREST);
         let id = ReservationId(Uuid::now_v7());
-        let day = Day::at((self.0.terms.clock)(), &self.0.terms.zone);
+        let day = self.today();
         let accounts = payer.accounts(&self.0.terms.limits, &day);
         let wanted = Wanted { id, payer, accounts, day: day.0, model, worst };
         let (done, answer) = oneshot::channel();
@@ -188,7 +194,7 @@ impl Ledger {
     /// # Errors
     /// When the database does not answer.
     pub async fn left(&self, payer: &Payer) -> Result<Option<i64>, StoreError> {
-        let day = Day::at((self.0.terms.clock)(), &self.0.terms.zone);
+        let day = self.today();
         let accounts = payer.accounts(&self.0.terms.limits, &day);
         let limited = accounts.iter().filter_map(|(account, limit)| Some((account.to_string(), (*limit)?)));
         let (names, limits): (Vec<String>, Vec<i64>) = limited.unzip();

@@ -125,9 +125,6 @@ impl Actor for Housekeeper {
 
 async fn look(engine: &Engine) -> Result<(), StoreError> {
     let store = &engine.store;
-    if let Some(before) = EVENTS_KEPT.horizon(store.database_time().await?) {
-        store.forget_events(before).await?;
-    }
     // The database's clock: a node whose own is wrong must not remove what is still to be kept.
     if store.claim_sweep(store.database_time().await?).await? {
         sweep(engine).await?;
@@ -204,6 +201,7 @@ async fn clear(engine: &Engine) -> Result<(), StoreError> {
 async fn clear_one(engine: &Engine, leftover: Leftover) -> Result<(), StoreError> {
     let store = &engine.store;
     let keep = match leftover {
+        Leftover::Events => EVENTS_KEPT,
         Leftover::Notices => engine.notices_kept,
         Leftover::Digests => DIGESTS_KEPT,
         Leftover::Replies => REPLIES_KEPT,

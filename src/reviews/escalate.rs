@@ -1,6 +1,6 @@
 //! What the owner should hear of that has left its trace in a table: budgets that passed a share of their
-//! limit, providers that nobody calls. Each is told once, and what is over is told no longer. A crash in
-//! between tells again what was told, which the notice counts.
+//! limit, providers that nobody calls. Each is told once, and what is over, with its day or month at the latest,
+//! is told no longer. A crash in between tells again what was told, which the notice counts.
 
 use crate::domain::money::Money;
 use crate::domain::notice::{NoticeKind, Severity};
@@ -39,7 +39,8 @@ async fn budgets(engine: &Engine) -> Result<(), StoreError> {
         engine.store.notice(&news).await?;
         engine.store.threshold_told(&passed.account, passed.percent).await?;
     }
-    Ok(())
+    let today = engine.models.ledger().today();
+    engine.store.budget_notices_over(&[&today.day(), &today.month()]).await
 }
 
 /// An account's key is `workspace/day/2026-11-25` or `workflow/month/2026-11/NAME`.

@@ -129,15 +129,6 @@ impl Store {
         Ok(runs)
     }
 
-    /// Removes events that came before `before` and have been told.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn forget_events(&self, before: Timestamp) -> Result<u64, StoreError> {
-        let statement = "delete from events where told_at is not null and at < $1";
-        Ok(self.client().await?.execute(statement, &[&before]).await?)
-    }
-
     /// The first event of a topic that came since `since` and is none of `heard`.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! What is cleared by its age, because it does not go with a run: notices that are settled, digests, replies by
+//! What is cleared by its age, because it does not go with a run: events, notices that are settled, digests, replies by
 //! mail, links, sessions, batches that are over, and what was counted of decisions. What open business still
 //! needs stays, however old it is: each statement says what that is.
 
@@ -12,6 +12,8 @@ pub const PORTION: i64 = 500;
 /// Something that is cleared by its age.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Leftover {
+    /// Events that came so long ago and were told to whoever waited.
+    Events,
     /// Notices that were acknowledged or over so long ago, with the messages about them. One that stands stays.
     Notices,
     /// Messages of digests of days so long ago.
@@ -40,7 +42,8 @@ pub enum Leftover {
 
 impl Leftover {
     /// All of them; calls before their batches.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
+        Self::Events,
         Self::Notices,
         Self::Digests,
         Self::Replies,
@@ -58,6 +61,10 @@ impl Leftover {
     /// are then reached by them.
     fn statement(self) -> &'static str {
         match self {
+            Self::Events => {
+                "delete from events where id = any (array(
+                    select id from events where at < $1 and told_at is not null order by at limit $2))"
+            }
             Self::Notices => {
                 "delete from notices where id = any (array(
                     select id from notices where greatest(acknowledged_at, over_at) < $1

@@ -96,6 +96,24 @@ impl Store {
         Ok(client.execute(&statement, &[&kind.as_str(), &subject]).await? > 0)
     }
 
+    /// What budgets of days and months tell of is over with them: all but those of `periods`, as in `2026-11-25` and
+    /// `2026-11`.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn budget_notices_over(&self, periods: &[&str]) -> Result<(), StoreError> {
+        let client = self.client().await?;
+        // A subject is an account, `workspace/day/2026-11-25` or `workflow/day/2026-11-25/NAME`, and a share, `:50`.
+        let statement = "
+            update notices set over_at = now()
+            where kind = $1 and acknowledged_at is null and over_at is null
+              and split_part(subject, '/', 2) in ('day', 'month')
+              and split_part(split_part(subject, '/', 3), ':', 1) <> all ($2)";
+        let statement = client.prepare_cached(statement).await?;
+        client.execute(&statement, &[&NoticeKind::BudgetThreshold.as_str(), &periods]).await?;
+        Ok(())
+    }
+
     /// The owner has seen it; false when it was acknowledged before, or there is none.
     ///
     /// # Errors

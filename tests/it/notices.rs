@@ -128,6 +128,23 @@ async fn each_share_of_a_budget_is_told_once_and_the_last_one_loudest() {
         notices[0].title.contains("the workflow `test`") && notices[0].detail.contains("0.003 USD"),
         "{notices:?}"
     );
+
+    // What was told of another day is over with that day.
+    let other = News {
+        kind: NoticeKind::BudgetThreshold,
+        subject: "workspace/day/2026-02-28:80",
+        severity: Severity::Warning,
+        title: "80 % of a budget is spent",
+        detail: "The limit is 1 USD.",
+        run: None,
+    };
+    assert!(rig.store.notice(&other).await.unwrap());
+    escalate::look(engine).await.unwrap();
+    let left = standing(&rig.store, NoticeKind::BudgetThreshold).await;
+    let subjects = |notices: &[NoticeRow]| {
+        notices.iter().map(|notice| notice.subject.clone()).collect::<std::collections::BTreeSet<_>>()
+    };
+    assert_eq!(subjects(&left), subjects(&notices), "today's stand");
     rig.door.stop().await;
 }
 
