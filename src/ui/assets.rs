@@ -1,6 +1,8 @@
 //! What pages look like and what moves in them: files in the binary, named by their content.
 //!
-//! `htmx.min.js` and `hx-sse.min.js` are htmx 4.0.1 as its authors publish it (`htmx.LICENSE`, Zero-Clause BSD).
+//! `htmx.min.js` and `hx-sse.min.js` are htmx 4.0.1 as its authors publish it (`htmx.LICENSE`, Zero-Clause BSD). They
+//! are sent as one file: htmx looks at the page a moment after its own script, and what an extension that comes
+//! later than that would have done, nobody does.
 
 use std::sync::LazyLock;
 
@@ -18,15 +20,19 @@ struct Asset {
     bytes: &'static [u8],
 }
 
-const ASSETS: [Asset; 5] = [
+const ASSETS: [Asset; 4] = [
     Asset {
         name: "steward.css",
         media_type: "text/css; charset=utf-8",
         bytes: include_bytes!("static/steward.css"),
     },
     Asset { name: "keys.js", media_type: SCRIPT, bytes: include_bytes!("static/keys.js") },
-    Asset { name: "htmx.min.js", media_type: SCRIPT, bytes: include_bytes!("static/htmx.min.js") },
-    Asset { name: "hx-sse.min.js", media_type: SCRIPT, bytes: include_bytes!("static/hx-sse.min.js") },
+    Asset {
+        name: "htmx.js",
+        media_type: SCRIPT,
+        bytes: concat!(include_str!("static/htmx.min.js"), "\n", include_str!("static/hx-sse.min.js"))
+            .as_bytes(),
+    },
     Asset { name: "icon.svg", media_type: "image/svg+xml", bytes: include_bytes!("static/icon.svg") },
 ];
 

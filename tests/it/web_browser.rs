@@ -1,10 +1,11 @@
 //! The pages in a real browser: by keyboard, by mouse, by thumb, live, and against hostile text. Pictures of what
 //! people see are kept in `target/tmp/screens`.
 
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::browser::{Browser, DESKTOP, PHONE, Page, Screen};
-use crate::support::visitor::link;
+use crate::support::visitor::{Visitor, link};
 use crate::support::{App, app, eventually, example_email};
 use crate::web::{letter, letters};
 
@@ -253,6 +254,37 @@ async fn pages_move_by_themselves_while_they_are_looked_at() {
     home.open(&format!("{}/", app.url)).await;
     home.until("the way in", "location.pathname === '/sign-in'").await;
     assert_eq!(browser.complaints(), [""; 0]);
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_page_that_could_not_be_watched_at_first_stays_as_it_is_and_moves_once_it_can() {
+    let app = letters().await;
+    let (browser, _other) = signed_in(&app, DESKTOP).await;
+    // Others watch already, as many as can be served.
+    let others = Visitor::signed_in(&app).await;
+    let mut watching = Vec::new();
+    loop {
+        let response = others.request(Method::GET, "/live").send().await.unwrap();
+        if !response.status().is_success() {
+            break;
+        }
+        watching.push(response);
+    }
+    let home = browser.page(DESKTOP).await;
+    home.open(&format!("{}/", app.url)).await;
+    home.until(
+        "being refused",
+        "performance.getEntriesByType('resource').some((one) => one.responseStatus === 429)",
+    )
+    .await;
+    let headline =
+        |says: &str| format!("document.querySelector('h1')?.innerText.includes({}) === true", json!(says));
+    home.until("the page as it was", &headline("Nothing waits")).await;
+    drop(watching);
+    letter(&app, "news", "b").await;
+    home.until("the review coming by itself", &headline("One thing waits")).await;
+    drop(browser);
     app.stop().await;
 }
 
