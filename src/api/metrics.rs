@@ -15,6 +15,7 @@
 
 mod text;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,7 +34,7 @@ use crate::api::ApiState;
 use crate::api::extract::Query;
 use crate::api::problem::{Kind, Problem};
 use crate::domain::budget::Day;
-use crate::store::metrics::{DecisionTotals, ReviewMetrics, Totals};
+use crate::store::metrics::{Decided, ReviewMetrics, Totals};
 use crate::store::spend::report::By;
 
 /// How old an answer may be: however many scrape, the database is asked so often.
@@ -114,7 +115,7 @@ async fn collect(state: &ApiState, totals: &Totals) -> Result<String, Problem> {
     Ok(text.finish())
 }
 
-fn of_reviews(text: &mut Text, metrics: &[ReviewMetrics], totals: &[DecisionTotals]) {
+fn of_reviews(text: &mut Text, metrics: &[ReviewMetrics], totals: &BTreeMap<String, Decided>) {
     type Value = fn(&ReviewMetrics) -> Option<f64>;
     let gauges: [(&'static str, &str, Value); 4] = [
         ("steward_reviews_open", "Reviews that wait for a decision.", |of| Some(of.open as f64)),
@@ -139,7 +140,7 @@ fn of_reviews(text: &mut Text, metrics: &[ReviewMetrics], totals: &[DecisionTota
         }
     }
     let mut decided = text.family("steward_reviews_decided_total", Is::Counter, "Reviews by how they ended.");
-    for of in totals {
+    for (workflow, of) in totals {
         let outcomes = [
             ("approved", of.approved),
             ("edited", of.edited),
@@ -148,25 +149,24 @@ fn of_reviews(text: &mut Text, metrics: &[ReviewMetrics], totals: &[DecisionTota
             ("expired", of.expired),
         ];
         for (outcome, count) in outcomes {
-            decided.sample(&[("workflow", &of.workflow), ("outcome", outcome)], count as f64);
+            decided.sample(&[("workflow", workflow), ("outcome", outcome)], count as f64);
         }
     }
     let help = "Approvals of high risk that were too fast to have been read.";
     let mut fast = text.family("steward_reviews_hasty_total", Is::Counter, help);
-    for of in totals {
-        fast.sample(&[("workflow", &of.workflow)], of.hasty as f64);
+    for (workflow, of) in totals {
+        fast.sample(&[("workflow", workflow)], of.hasty as f64);
     }
     let help = "From asking to deciding, seconds; quantiles of the last 30 days.";
     let mut took = text.family("steward_review_decision_seconds", Is::Summary, help);
-    for of in totals {
-        let workflow = ("workflow", of.workflow.as_str());
-        let lately = metrics.iter().find(|lately| lately.workflow == of.workflow);
+    for (workflow, of) in totals {
+        let lately = metrics.iter().find(|lately| lately.workflow == *workflow);
+        let workflow = ("workflow", workflow.as_str());
         let (median, p90) = lately.map_or((None, None), |lately| (lately.median_seconds, lately.p90_seconds));
         for (quantile, value) in [("0.5", median), ("0.9", p90)] {
             took.sample(&[workflow, ("quantile", quantile)], value.unwrap_or(f64::NAN));
         }
-        let count = of.approved + of.edited + of.rejected + of.answered;
-        took.part("_sum", &[workflow], of.seconds).part("_count", &[workflow], count as f64);
+        took.part("_sum", &[workflow], of.total_seconds).part("_count", &[workflow], of.in_time() as f64);
     }
 }
 

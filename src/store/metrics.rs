@@ -8,44 +8,9 @@ use tokio_postgres::Row;
 
 use crate::store::{Store, StoreError};
 
-/// The reviews of one workflow.
+/// How reviews of one workflow ended.
 #[derive(Clone, PartialEq, Debug, Serialize)]
-pub struct ReviewMetrics {
-    /// The workflow.
-    pub workflow: String,
-    /// Open now.
-    pub open: i64,
-    /// How long the oldest of them has been open, seconds.
-    pub oldest_open_seconds: Option<f64>,
-    /// Approved as they were.
-    pub approved: i64,
-    /// Approved with changes.
-    pub edited: i64,
-    /// Refused.
-    pub rejected: i64,
-    /// Answered.
-    pub answered: i64,
-    /// Not decided in time.
-    pub expired: i64,
-    /// Approvals of high risk that were too fast to have been read.
-    pub hasty: i64,
-    /// Of what was decided, half took at most so long, seconds.
-    pub median_seconds: Option<f64>,
-    /// Nine in ten took at most so long, seconds.
-    pub p90_seconds: Option<f64>,
-    /// How long all of them took together, seconds.
-    pub total_seconds: f64,
-    /// The share of approvals asked for that were given without a change.
-    pub unchanged_ratio: Option<f64>,
-    /// The share that nobody decided in time.
-    pub expired_ratio: Option<f64>,
-}
-
-/// What was ever decided about the reviews of one workflow. It never falls.
-#[derive(Clone, PartialEq, Debug)]
-pub struct DecisionTotals {
-    /// The workflow.
-    pub workflow: String,
+pub struct Decided {
     /// Approved as they were.
     pub approved: i64,
     /// Approved with changes.
@@ -59,7 +24,49 @@ pub struct DecisionTotals {
     /// Approvals of high risk that were too fast to have been read.
     pub hasty: i64,
     /// How long all but the expired took together, seconds.
-    pub seconds: f64,
+    pub total_seconds: f64,
+}
+
+impl Decided {
+    /// How many there were, but for those that nobody decided.
+    #[must_use]
+    pub fn in_time(&self) -> i64 {
+        self.approved + self.edited + self.rejected + self.answered
+    }
+
+    fn read(row: &Row, first: usize) -> Self {
+        Self {
+            approved: row.get(first),
+            edited: row.get(first + 1),
+            rejected: row.get(first + 2),
+            answered: row.get(first + 3),
+            expired: row.get(first + 4),
+            hasty: row.get(first + 5),
+            total_seconds: row.get(first + 6),
+        }
+    }
+}
+
+/// The reviews of one workflow.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct ReviewMetrics {
+    /// The workflow.
+    pub workflow: String,
+    /// Open now.
+    pub open: i64,
+    /// How long the oldest of them has been open, seconds.
+    pub oldest_open_seconds: Option<f64>,
+    /// Those that were decided.
+    #[serde(flatten)]
+    pub decided: Decided,
+    /// Of what was decided, half took at most so long, seconds.
+    pub median_seconds: Option<f64>,
+    /// Nine in ten took at most so long, seconds.
+    pub p90_seconds: Option<f64>,
+    /// The share of approvals asked for that were given without a change.
+    pub unchanged_ratio: Option<f64>,
+    /// The share that nobody decided in time.
+    pub expired_ratio: Option<f64>,
 }
 
 /// Counts of everything there is. Counting takes the longer the more there is.
@@ -93,8 +100,8 @@ const REVIEWS: &str = "
         select u.workflow, count(*) as open, extract(epoch from now() - min(r.opened_at))::float8 as oldest
         from reviews r join runs u on u.id = r.run_id where r.status = 'open' group by u.workflow)
     select workflow, coalesce(open, 0), oldest, coalesce(approved, 0), coalesce(edited, 0),
-        coalesce(rejected, 0), coalesce(answered, 0), coalesce(expired, 0), coalesce(hasty, 0), median, p90,
-        coalesce(total, 0), unchanged, expired_ratio
+        coalesce(rejected, 0), coalesce(answered, 0), coalesce(expired, 0), coalesce(hasty, 0),
+        coalesce(total, 0), median, p90, unchanged, expired_ratio
     from decided full join open using (workflow) order by workflow";
 
 impl Store {
@@ -114,43 +121,28 @@ impl Store {
             workflow: row.get(0),
             open: row.get(1),
             oldest_open_seconds: row.get(2),
-            approved: row.get(3),
-            edited: row.get(4),
-            rejected: row.get(5),
-            answered: row.get(6),
-            expired: row.get(7),
-            hasty: row.get(8),
-            median_seconds: row.get(9),
-            p90_seconds: row.get(10),
-            total_seconds: row.get(11),
+            decided: Decided::read(row, 3),
+            median_seconds: row.get(10),
+            p90_seconds: row.get(11),
             unchanged_ratio: row.get(12),
             expired_ratio: row.get(13),
         };
         Ok(client.query(&statement, &[&since, &hasty_ms]).await?.iter().map(metrics).collect())
     }
 
-    /// What was ever decided, by workflow; a row for each, however much there was.
+    /// What was ever decided, by workflow: a row for each, however much there was, whose numbers never fall.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn decision_totals(&self) -> Result<Vec<DecisionTotals>, StoreError> {
+    pub async fn decision_totals(&self) -> Result<BTreeMap<String, Decided>, StoreError> {
         let client = self.client().await?;
         let statement = client
             .prepare_cached(
                 "select workflow, approved, edited, rejected, answered, expired, hasty, seconds
-                 from decision_totals order by workflow",
+                 from decision_totals",
             )
             .await?;
-        let totals = |row: &Row| DecisionTotals {
-            workflow: row.get(0),
-            approved: row.get(1),
-            edited: row.get(2),
-            rejected: row.get(3),
-            answered: row.get(4),
-            expired: row.get(5),
-            hasty: row.get(6),
-            seconds: row.get(7),
-        };
+        let totals = |row: &Row| (row.get(0), Decided::read(row, 1));
         Ok(client.query(&statement, &[]).await?.iter().map(totals).collect())
     }
 
