@@ -87,16 +87,13 @@ const CLIMB: &str = "
         update reviews r set rung = w.rung, tell_at = w.next
         from wanted w where w.id = r.id and r.id in (select id from locked)
         returning r.id, r.rung
-    ),
-    written as (
-        insert into messages_out (id, review_id, channel, kind, rung)
-        select m.id, c.id, m.channel,
-            case when exists (select from messages_out o where o.review_id = c.id and o.channel = m.channel)
-                 then 'remind' else 'ask' end, c.rung
-        from climbed c join unnest($5::uuid[], $6::uuid[], $7::text[]) as m (id, review, channel) on m.review = c.id
-        on conflict on constraint messages_out_review_once do nothing
     )
-    select count(*) from climbed";
+    insert into messages_out (id, review_id, channel, kind, rung)
+    select m.id, c.id, m.channel,
+        case when exists (select from messages_out o where o.review_id = c.id and o.channel = m.channel)
+             then 'remind' else 'ask' end, c.rung
+    from climbed c join unnest($5::uuid[], $6::uuid[], $7::text[]) as m (id, review, channel) on m.review = c.id
+    on conflict on constraint messages_out_review_once do nothing";
 
 impl Store {
     /// Open reviews of which the owner is to be told something now, at most `limit`.
@@ -126,14 +123,14 @@ impl Store {
         Ok(told)
     }
 
-    /// Climbs the ladders of reviews, each from its rung on: their messages become due with it. Gives how many
-    /// ladders; those that somebody else climbs at this moment, or that are decided, are left as they are.
+    /// Climbs the ladders of reviews, each from its rung on: their messages become due with it. Those that
+    /// somebody else climbs at this moment, or that are decided, are left as they are.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn climb(&self, climbs: &[(&Standing, Climb)]) -> Result<i64, StoreError> {
+    pub async fn climb(&self, climbs: &[(&Standing, Climb)]) -> Result<(), StoreError> {
         if climbs.is_empty() {
-            return Ok(0);
+            return Ok(());
         }
         let client = self.client().await?;
         let statement = client.prepare_cached(CLIMB).await?;
@@ -150,7 +147,8 @@ impl Store {
         let channels: Vec<&str> = messages().map(|(_, channel)| channel).collect();
         let ids: Vec<Uuid> = channels.iter().map(|_| Uuid::now_v7()).collect();
         let params: [&(dyn ToSql + Sync); 7] = [&reviews, &was, &now, &next, &ids, &about, &channels];
-        Ok(client.query_one(&statement, &params).await?.get(0))
+        client.execute(&statement, &params).await?;
+        Ok(())
     }
 
     /// Notices that nobody was told of become messages over the channels of their severity, in one statement.

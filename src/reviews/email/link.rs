@@ -56,7 +56,7 @@ pub enum LinkRefusal {
 /// Makes a link to a review as it is now, and gives its secret and until when it is good.
 pub(super) async fn make(desk: &Desk, review: &ReviewRow) -> Result<(String, Timestamp), StoreError> {
     let secret = secret::fresh();
-    let hash = Digest::of_bytes(secret.as_bytes());
+    let hash = secret::kept(&secret);
     let about = (review.id, review.digest);
     let until = desk.store.keep_link(hash, about, &desk.approver(), desk.link).await?;
     Ok((secret, until))
